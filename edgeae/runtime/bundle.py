@@ -1,0 +1,464 @@
+"""A bundle: a trained model as a folder or a zip, checked byte by byte when it is loaded.
+
+=====================  ==========================================================================
+manifest.json          what the model is for, its limits, and the SHA-256 of each file below
+encoder.onnx           analysis net: samples (grid indices) to latents; none in a bundle without a net
+decoder.onnx           synthesis net: latents to samples
+prior.onnx             the latent prior as a graph, for study and other runtimes; not read here
+sample_prior_<i>.onnx  likewise for each sample prior
+coder.npz              the integer priors and their tables: what entropy coding reads
+golden.npz             golden vectors: what this model gives for one signal, to the bit
+README.md              the model card, free text
+=====================  ==========================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeae.errors import ModelError
+from edgeae.runtime.latent_prior import LatentPrior
+from edgeae.runtime.manifest import (
+    BUNDLE_FORMAT,
+    BUNDLE_VERSION,
+    Manifest,
+    NetSpec,
+    PriorRange,
+    SignalSpec,
+    canonical_json,
+    fingerprint_of,
+    manifest_digest,
+)
+from edgeae.runtime.sample_prior import SamplePrior
+from edgeae.runtime.session import GraphSession, open_session
+
+__all__ = ["Bundle", "load", "pack_coder", "seal", "write_bundle"]
+
+MANIFEST = "manifest.json"
+MODEL_CARD = "README.md"
+_MAX_FILE_BYTES = 1 << 28
+_MAX_BUNDLE_BYTES = 1 << 30
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+class Bundle:
+    """A loaded model.
+
+    Sessions open on first use, so a bundle that is only looked at never imports onnxruntime.
+
+    Attributes:
+        manifest: the checked manifest.
+        files: the bundle's files, by name.
+        path: where it was loaded from, or None.
+
+    Example:
+        >>> import edgeae
+        >>> edgeae.load("nowhere")
+        Traceback (most recent call last):
+            ...
+        edgeae.errors.ModelError: nowhere: there is no bundle (a folder or a zip with manifest.json)
+    """
+
+    def __init__(
+        self, manifest: Manifest, files: Mapping[str, bytes], path: Path | None = None
+    ) -> None:
+        self.manifest = manifest
+        self.files = dict(files)
+        self.path = path
+        self._sessions: dict[str, GraphSession] = {}
+        self._priors: tuple[LatentPrior | None, tuple[SamplePrior, ...]] | None = None
+        self._differences: tuple[str, ...] | None = None
+
+    def __repr__(self) -> str:
+        where = "" if self.path is None else f" from {str(self.path)!r}"
+        return f"<Bundle {self.name!r} {self.fingerprint.hex()}{where}>"
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Bundle:
+        """Load a bundle and check each of its bytes against the manifest.
+
+        Raises:
+            ModelError: there is none, a file is missing or was changed, or the manifest is bad.
+            VersionError: it was written by a newer version of edgeae.
+        """
+        where = Path(path)
+        try:
+            if where.is_dir():
+                files = _read_folder(where)
+            elif where.is_file():
+                files = _read_zip(where)
+            else:
+                raise ModelError(
+                    f"{where}: there is no bundle (a folder or a zip with {MANIFEST})"
+                )
+        except OSError as error:
+            raise ModelError(f"{where}: cannot read the bundle: {error}") from error
+        return cls.from_files(files, path=where)
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes], *, path: Path | None = None) -> Bundle:
+        """Make a bundle of files already in memory, manifest.json among them.
+
+        Raises:
+            ModelError: a file is missing or was changed, or the manifest is bad.
+            VersionError: it was written by a newer version of edgeae.
+        """
+        if MANIFEST not in files:
+            raise ModelError(f"{path or 'bundle'}: {MANIFEST} is missing")
+        manifest = Manifest.parse(files[MANIFEST])
+        needed = {"coder.npz"}
+        if manifest.net is not None:
+            needed |= {"encoder.onnx", "decoder.onnx"}
+        if not needed <= set(manifest.files):
+            missing = ", ".join(sorted(needed - set(manifest.files)))
+            raise ModelError(f"{MANIFEST}: files does not list {missing}")
+        for name, digest in sorted(manifest.files.items()):
+            if name not in files:
+                raise ModelError(f"{path or 'bundle'}: {name} is missing")
+            if hashlib.sha256(files[name]).hexdigest() != digest:
+                raise ModelError(
+                    f"{path or 'bundle'}: {name} was changed since the bundle was exported "
+                    "(its SHA-256 differs from the manifest's): export it again or fetch a fresh copy"
+                )
+        kept = {name: files[name] for name in files if name in manifest.files or name == MODEL_CARD}
+        return cls(manifest, kept | {MANIFEST: files[MANIFEST]}, path)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.manifest.name
+
+    @property
+    def fingerprint(self) -> bytes:
+        """8 bytes that name this very model; streams carry them."""
+        return self.manifest.fingerprint
+
+    @property
+    def signal(self) -> SignalSpec:
+        """The signal it is made for."""
+        return self.manifest.signal
+
+    @property
+    def net(self) -> NetSpec | None:
+        """The window code, or None when the model is sample priors alone."""
+        return self.manifest.net
+
+    @property
+    def latent_prior(self) -> LatentPrior | None:
+        """The prior of the window code's symbols."""
+        return self._load_priors()[0]
+
+    @property
+    def sample_priors(self) -> tuple[SamplePrior, ...]:
+        """The sample priors, in the manifest's order."""
+        return self._load_priors()[1]
+
+    @property
+    def sample_prior_ranges(self) -> tuple[PriorRange, ...]:
+        """Which quantizer steps each sample prior serves."""
+        return self.manifest.sample_priors
+
+    def encoder(self) -> GraphSession:
+        """The analysis net's session.
+
+        Raises:
+            ModelError: the bundle has no net, or the graph does not open.
+        """
+        return self._session("encoder.onnx", "signal", "latent")
+
+    def decoder(self) -> GraphSession:
+        """The synthesis net's session.
+
+        Raises:
+            ModelError: the bundle has no net, or the graph does not open.
+        """
+        return self._session("decoder.onnx", "latent", "signal")
+
+    def self_test(self, *, force: bool = False) -> tuple[str, ...]:
+        """Run the golden vectors on this machine and name what differs; empty when all is well.
+
+        The answer "all is well" is kept in the user's cache folder (``EDGEAE_CACHE``), per model,
+        machine and version of the packages below.
+
+        Args:
+            force: run them whatever the cache says.
+        """
+        if self._differences is None or force:
+            from edgeae.runtime.golden import cached_self_test
+
+            self._differences = cached_self_test(self, force=force)
+        return self._differences
+
+    @property
+    def exact(self) -> bool:
+        """Whether the exact promises may be made: the manifest says so and the self-test passed."""
+        return self.manifest.exact and not self.self_test()
+
+    def _session(self, name: str, input_name: str, output_name: str) -> GraphSession:
+        if name not in self._sessions:
+            if self.net is None:
+                raise ModelError(f"bundle {self.name!r} has no net, so no {name}")
+            self._sessions[name] = open_session(
+                self.files[name], name=name, input_name=input_name, output_name=output_name
+            )
+        return self._sessions[name]
+
+    def _load_priors(self) -> tuple[LatentPrior | None, tuple[SamplePrior, ...]]:
+        if self._priors is None:
+            arrays = read_arrays(self.files["coder.npz"], "coder.npz")
+            self._priors = _unpack_coder(arrays, self.manifest)
+        return self._priors
+
+
+def load(path: str | os.PathLike[str]) -> Bundle:
+    """Load a bundle: a folder, or the same folder zipped.
+
+    Raises:
+        ModelError: there is none, a file is missing or was changed, or the manifest is bad.
+        VersionError: it was written by a newer version of edgeae.
+    """
+    return Bundle.load(path)
+
+
+def seal(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Complete a manifest with format, version, hashes and fingerprint; return all the files.
+
+    Args:
+        manifest: name, task, exact, codec and whatever else is to be told.
+        files: the other files by name; README.md is carried but not hashed.
+
+    Raises:
+        ModelError: the manifest has no ``codec`` part or holds something JSON cannot.
+    """
+    if not isinstance(manifest.get("codec"), Mapping):
+        raise ModelError("manifest: the part 'codec' is missing")
+    hashes = {
+        name: hashlib.sha256(content).hexdigest()
+        for name, content in sorted(files.items())
+        if name not in (MANIFEST, MODEL_CARD)
+    }
+    try:
+        codec = _plain_json(manifest["codec"])
+        head = {
+            "format": BUNDLE_FORMAT,
+            "version": BUNDLE_VERSION,
+            "fingerprint": fingerprint_of(hashes, codec).hex(),
+        }
+        full = _plain_json({"name": "unnamed", "task": "codec"} | dict(manifest) | head)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"manifest: {error}") from error
+    full["files"] = hashes
+    full["sha256"] = manifest_digest(full)
+    return dict(files) | {MANIFEST: _pretty_json(full)}
+
+
+def write_bundle(
+    path: str | os.PathLike[str],
+    manifest: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    *,
+    golden_signal: NDArray[np.int32] | None = None,
+) -> Bundle:
+    """Write a bundle whole or not at all, and load it back.
+
+    Args:
+        path: the folder to make, or a file ending in ``.zip``. An older bundle there is replaced;
+            anything else there is an error.
+        manifest: name, task, exact, codec and whatever else is to be told; format, version, hashes
+            and fingerprint are filled in.
+        files: the other files by name.
+        golden_signal: grid indices, int32 [T, C] or [N, H, W, C], to make golden.npz of.
+
+    Raises:
+        ModelError: the manifest is bad or the path cannot be written.
+    """
+    where = Path(path)
+    sealed = seal(manifest, files)
+    if golden_signal is not None:
+        from edgeae.runtime.golden import make_golden
+
+        golden = make_golden(Bundle.from_files(sealed), golden_signal)
+        sealed = seal(manifest, dict(files) | {"golden.npz": golden})
+    Bundle.from_files(sealed)
+    try:
+        where.parent.mkdir(parents=True, exist_ok=True)
+        if where.suffix == ".zip":
+            _write_zip(where, sealed)
+        else:
+            _write_folder(where, sealed)
+    except OSError as error:
+        raise ModelError(f"{where}: cannot write the bundle: {error}") from error
+    return Bundle.load(where)
+
+
+def pack_coder(
+    latent_prior: LatentPrior | None, sample_priors: list[SamplePrior] | tuple[SamplePrior, ...]
+) -> bytes:
+    """The bytes of coder.npz."""
+    arrays: dict[str, NDArray[Any]] = {}
+    if latent_prior is not None:
+        arrays |= {f"latent.{key}": value for key, value in latent_prior.to_arrays().items()}
+    for number, prior in enumerate(sample_priors):
+        arrays |= {f"sample{number}.{key}": value for key, value in prior.to_arrays().items()}
+    return pack_arrays(arrays)
+
+
+def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """The bytes of an npz, equal for equal arrays."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for key in sorted(arrays):
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asarray(arrays[key]), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{key}.npy", _ZIP_TIME)
+            info.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(info, content.getvalue())
+    return buffer.getvalue()
+
+
+def read_arrays(content: bytes, name: str) -> dict[str, NDArray[Any]]:
+    """Read an npz from memory, sizes checked before anything is unpacked.
+
+    Raises:
+        ModelError: not an npz, or too large.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(info.file_size for info in archive.infolist()) > _MAX_FILE_BYTES:
+                raise ModelError(f"{name}: more than {_MAX_FILE_BYTES} bytes unpacked")
+        with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
+            return {key: loaded[key] for key in loaded.files}
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
+        raise ModelError(f"{name}: cannot be read: {error}") from error
+
+
+def _unpack_coder(
+    arrays: Mapping[str, NDArray[Any]], manifest: Manifest
+) -> tuple[LatentPrior | None, tuple[SamplePrior, ...]]:
+    """The priors of coder.npz, checked against the manifest."""
+    parts: dict[str, dict[str, NDArray[Any]]] = {}
+    for key, value in arrays.items():
+        part, _, rest = key.partition(".")
+        parts.setdefault(part, {})[rest] = value
+    wanted = {f"sample{number}" for number in range(len(manifest.sample_priors))}
+    if manifest.net is not None:
+        wanted.add("latent")
+    if set(parts) != wanted:
+        raise ModelError(
+            f"coder.npz: holds {sorted(parts)}, the manifest asks for {sorted(wanted)}"
+        )
+    latent = None
+    if manifest.net is not None:
+        latent = LatentPrior.from_arrays(parts["latent"])
+        if latent.n_channels != manifest.net.latent_channels:
+            raise ModelError(
+                f"coder.npz: the latent prior has {latent.n_channels} channels, "
+                f"the net {manifest.net.latent_channels}"
+            )
+    priors = []
+    for number, spec in enumerate(manifest.sample_priors):
+        prior = SamplePrior.from_arrays(parts[f"sample{number}"])
+        if prior.n_channels != manifest.signal.channels or prior.has_code != spec.has_code:
+            raise ModelError(f"coder.npz: sample prior {number} does not fit the manifest")
+        priors.append(prior)
+    return latent, tuple(priors)
+
+
+def _read_folder(folder: Path) -> dict[str, bytes]:
+    files = {}
+    for entry in sorted(folder.iterdir()):
+        if entry.is_file() and not entry.name.startswith("."):
+            if entry.stat().st_size > _MAX_FILE_BYTES:
+                raise ModelError(f"{entry}: larger than {_MAX_FILE_BYTES} bytes")
+            files[entry.name] = entry.read_bytes()
+    return files
+
+
+def _read_zip(path: Path) -> dict[str, bytes]:
+    """Read the files beside manifest.json, which may lie in one top folder of the archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            roots = sorted(
+                (
+                    info.filename[: -len(MANIFEST)]
+                    for info in infos
+                    if info.filename.rsplit("/", 1)[-1] == MANIFEST
+                ),
+                key=len,
+            )
+            root = roots[0] if roots else ""
+            chosen = {
+                info.filename[len(root) :]: info
+                for info in infos
+                if info.filename.startswith(root) and "/" not in info.filename[len(root) :]
+            }
+            sizes = [info.file_size for info in chosen.values()]
+            if max(sizes, default=0) > _MAX_FILE_BYTES or sum(sizes) > _MAX_BUNDLE_BYTES:
+                raise ModelError(f"{path}: the bundle is too large to be one")
+            return {name: archive.read(info) for name, info in chosen.items()}
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise ModelError(f"{path}: not a zip of a bundle: {error}") from error
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    if folder.exists() and not (folder.is_dir() and _is_replaceable(folder)):
+        raise ModelError(f"{folder} exists and is not a bundle: choose another path")
+    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        for name, content in files.items():
+            (fresh / name).write_bytes(content)
+        fresh.chmod(0o755)
+        if folder.exists():
+            old = fresh.with_name(fresh.name + "-old")
+            folder.rename(old)
+            fresh.rename(folder)
+            shutil.rmtree(old)
+        else:
+            fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """An empty folder or an older bundle."""
+    return (folder / MANIFEST).is_file() or not any(folder.iterdir())
+
+
+def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:
+    handle, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name in sorted(files):
+                info = zipfile.ZipInfo(name, _ZIP_TIME)
+                info.compress_type = zipfile.ZIP_DEFLATED
+                info.external_attr = 0o644 << 16
+                archive.writestr(info, files[name])
+        Path(fresh).chmod(0o644)
+        os.replace(fresh, path)
+    finally:
+        Path(fresh).unlink(missing_ok=True)
+
+
+def _plain_json(value: Any) -> Any:
+    """The value as it comes back from JSON, so that hashes of both agree."""
+    import json
+
+    return json.loads(canonical_json(value))
+
+
+def _pretty_json(value: Any) -> bytes:
+    import json
+
+    return (json.dumps(value, indent=1, sort_keys=False) + "\n").encode()

@@ -1,0 +1,326 @@
+"""What a bundle says of itself: the checked, typed view of manifest.json.
+
+``Manifest.parse`` is the only way in. It checks everything the runtime later relies on, so the rest
+of the code meets plain numbers in known ranges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgeae.errors import ModelError, VersionError
+
+__all__ = [
+    "BUNDLE_FORMAT",
+    "BUNDLE_VERSION",
+    "FINGERPRINTED",
+    "FINGERPRINT_BYTES",
+    "Manifest",
+    "NetSpec",
+    "PriorRange",
+    "SignalSpec",
+    "canonical_json",
+    "fingerprint_of",
+    "manifest_digest",
+]
+
+BUNDLE_FORMAT = "edgeae-bundle"
+BUNDLE_VERSION = 1
+FINGERPRINTED = ("coder.npz", "decoder.onnx", "encoder.onnx", "prior.onnx")
+"""The files whose hashes make the fingerprint, beside the manifest's ``codec`` part."""
+FINGERPRINT_BYTES = 8
+
+_MAX_CHANNELS = 1024
+_MAX_SIDE = 1 << 14
+_MAX_STRIDE = 1 << 16
+_MAX_LATENT = (1 << 22) - 1
+_MAX_STEP = 1 << 16
+_MAX_DELTA = (1 << 30) - 1
+_MAX_PRIORS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalSpec:
+    """The signal a model is made for.
+
+    ``grid`` is (num, den): sample = index * num / den. Images have a height and a width.
+    """
+
+    kind: str
+    channels: int
+    height: int | None
+    width: int | None
+    dtype: str
+    rate_hz: float | None
+    unit: str
+    grid: tuple[int, int]
+    channel_names: tuple[str, ...]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an item is an image rather than a time step."""
+        return self.kind == "image"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetSpec:
+    """The window code of a model: one latent vector of L channels per S items.
+
+    ``fixed_window`` is the window W of a dense net. Latents are integers up to ``latent_max``;
+    symbols are latents divided by a step between ``min_step`` and ``max_step``. A lossy frame whose
+    RMSE exceeds ``max_rmse`` (in grid indices) is coded another way.
+    """
+
+    stride: int
+    latent_channels: int
+    latent_shape: tuple[int, int] | None
+    fixed_window: int | None
+    latent_max: int
+    min_step: int
+    max_step: int
+    default_step: int
+    max_rmse: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorRange:
+    """The quantizer steps that one sample prior serves, and whether it reads the window code."""
+
+    delta_min: int
+    delta_max: int
+    has_code: bool
+    step: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A checked manifest; ``raw`` keeps everything, also what the runtime does not need."""
+
+    name: str
+    exact: bool
+    fingerprint: bytes
+    signal: SignalSpec
+    net: NetSpec | None
+    sample_priors: tuple[PriorRange, ...]
+    files: Mapping[str, str]
+    raw: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, text: bytes) -> Manifest:
+        """Read and check the bytes of manifest.json.
+
+        Raises:
+            ModelError: not a manifest, or a field is missing or out of range.
+            VersionError: the bundle was written by a newer version.
+        """
+        try:
+            raw = json.loads(text.decode("utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"manifest.json: not JSON: {error}") from error
+        if not isinstance(raw, dict) or raw.get("format") != BUNDLE_FORMAT:
+            raise ModelError(f'manifest.json: expected "format": "{BUNDLE_FORMAT}"')
+        version = raw.get("version")
+        if type(version) is not int or version < 1:
+            raise ModelError(f"manifest.json: version is {version!r}, expected an integer >= 1")
+        if version > BUNDLE_VERSION:
+            raise VersionError(
+                f"the bundle has version {version}, this edgeae reads up to {BUNDLE_VERSION}: "
+                "upgrade edgeae"
+            )
+        root = _Fields("", raw)
+        if root.text("task") != "codec":
+            raise ModelError(f"manifest.json: task is {raw['task']!r}, this edgeae knows 'codec'")
+        if raw.get("sha256") != manifest_digest(raw):
+            raise ModelError("manifest.json: its sha256 does not fit: the file was changed")
+        codec = root.part("codec")
+        manifest = cls(
+            name=root.text("name"),
+            exact=root.flag("exact"),
+            fingerprint=_fingerprint(root.text("fingerprint")),
+            signal=_parse_signal(codec.part("signal")),
+            net=_parse_net(codec.part("net")) if codec.values.get("net") is not None else None,
+            sample_priors=_parse_priors(codec),
+            files=_parse_files(root.part("files")),
+            raw=raw,
+        )
+        if manifest.fingerprint != fingerprint_of(manifest.files, raw["codec"]):
+            raise ModelError("manifest.json: the fingerprint does not fit: the file was changed")
+        if manifest.net is None and any(prior.has_code for prior in manifest.sample_priors):
+            raise ModelError("manifest.json: a sample prior reads the code, and there is no net")
+        return manifest
+
+
+def canonical_json(value: object) -> bytes:
+    """The one spelling of a JSON value that hashes are made of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def fingerprint_of(files: Mapping[str, str], codec: Mapping[str, Any]) -> bytes:
+    """Fingerprint of a model: the first 8 bytes of SHA-256 over its files' hashes and its spec.
+
+    Args:
+        files: SHA-256 (hex) by file name; only those in ``FINGERPRINTED`` count.
+        codec: the manifest's ``codec`` part.
+    """
+    parts = [[name, files[name]] for name in FINGERPRINTED if name in files]
+    return hashlib.sha256(canonical_json(parts) + canonical_json(codec)).digest()[
+        :FINGERPRINT_BYTES
+    ]
+
+
+def manifest_digest(raw: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of a manifest's content without its own ``sha256`` field."""
+    try:
+        content = canonical_json({key: value for key, value in raw.items() if key != "sha256"})
+    except ValueError as error:
+        raise ModelError(f"manifest.json: {error}") from error
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Typed access to one JSON object, with messages that name the field."""
+
+    path: str
+    values: Mapping[str, Any]
+
+    def _fail(self, key: str, expected: str) -> ModelError:
+        found = repr(self.values.get(key))[:60]
+        return ModelError(f"manifest.json: {self.path}{key} is {found}, expected {expected}")
+
+    def part(self, key: str) -> _Fields:
+        value = self.values.get(key)
+        if not isinstance(value, dict):
+            raise self._fail(key, "an object")
+        return _Fields(f"{self.path}{key}.", value)
+
+    def text(self, key: str) -> str:
+        value = self.values.get(key)
+        if not isinstance(value, str):
+            raise self._fail(key, "a string")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self.values.get(key)
+        if not isinstance(value, bool):
+            raise self._fail(key, "true or false")
+        return value
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        value = self.values.get(key)
+        if type(value) is not int or not low <= value <= high:
+            raise self._fail(key, f"an integer in {low}..{high}")
+        return value
+
+    def optional_integer(self, key: str, low: int, high: int) -> int | None:
+        return None if self.values.get(key) is None else self.integer(key, low, high)
+
+    def number(self, key: str) -> float:
+        value = self.values.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            raise self._fail(key, "a number >= 0")
+        return float(value)
+
+    def integers(self, key: str, count: int, low: int, high: int) -> tuple[int, ...]:
+        value = self.values.get(key)
+        if (
+            not isinstance(value, list)
+            or len(value) != count
+            or any(type(item) is not int or not low <= item <= high for item in value)
+        ):
+            raise self._fail(key, f"{count} integers in {low}..{high}")
+        return tuple(value)
+
+
+def _fingerprint(text: str) -> bytes:
+    try:
+        value = bytes.fromhex(text)
+    except ValueError:
+        value = b""
+    if len(value) != FINGERPRINT_BYTES:
+        raise ModelError(f"manifest.json: fingerprint is {text[:40]!r}, expected 16 hex digits")
+    return value
+
+
+def _parse_signal(part: _Fields) -> SignalSpec:
+    kind = part.text("kind")
+    if kind not in ("series", "image"):
+        raise ModelError(f"manifest.json: codec.signal.kind is {kind!r}: 'series' or 'image'")
+    image = kind == "image"
+    channels = part.integer("channels", 1, _MAX_CHANNELS)
+    num, den = part.integers("grid", 2, 1, 2**53)
+    names = part.values.get("channel_names") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ModelError("manifest.json: codec.signal.channel_names must be a list of strings")
+    rate = part.values.get("rate_hz")
+    return SignalSpec(
+        kind=kind,
+        channels=channels,
+        height=part.integer("height", 1, _MAX_SIDE) if image else None,
+        width=part.integer("width", 1, _MAX_SIDE) if image else None,
+        dtype=part.text("dtype"),
+        rate_hz=None if rate is None else part.number("rate_hz"),
+        unit=part.text("unit") if part.values.get("unit") is not None else "",
+        grid=(num, den),
+        channel_names=tuple(names),
+    )
+
+
+def _parse_net(part: _Fields) -> NetSpec:
+    steps = part.part("steps")
+    low = steps.integer("min", 1, _MAX_STEP)
+    high = steps.integer("max", low, _MAX_STEP)
+    shape = part.values.get("latent_shape")
+    net = NetSpec(
+        stride=part.integer("stride", 1, _MAX_STRIDE),
+        latent_channels=part.integer("latent_channels", 1, _MAX_CHANNELS),
+        latent_shape=None if shape is None else _pair(part.integers("latent_shape", 2, 1, 1 << 14)),
+        fixed_window=part.optional_integer("fixed_window", 1, _MAX_STRIDE),
+        latent_max=part.integer("latent_max", 1, _MAX_LATENT),
+        min_step=low,
+        max_step=high,
+        default_step=steps.integer("default", low, high),
+        max_rmse=part.number("max_rmse"),
+    )
+    if net.fixed_window is not None and net.fixed_window % net.stride:
+        raise ModelError("manifest.json: codec.net.fixed_window is not a multiple of the stride")
+    return net
+
+
+def _pair(values: tuple[int, ...]) -> tuple[int, int]:
+    first, second = values
+    return first, second
+
+
+def _parse_priors(codec: _Fields) -> tuple[PriorRange, ...]:
+    values = codec.values.get("sample_priors", [])
+    if not isinstance(values, list) or len(values) > _MAX_PRIORS:
+        raise ModelError(f"manifest.json: codec.sample_priors must be a list of <= {_MAX_PRIORS}")
+    ranges = []
+    for number, value in enumerate(values):
+        if not isinstance(value, dict):
+            raise ModelError("manifest.json: codec.sample_priors holds something else than objects")
+        part = _Fields(f"codec.sample_priors[{number}].", value)
+        low = part.integer("delta_min", 1, _MAX_DELTA)
+        ranges.append(
+            PriorRange(
+                delta_min=low,
+                delta_max=part.integer("delta_max", low, _MAX_DELTA),
+                has_code=part.flag("has_code"),
+                step=part.optional_integer("step", 1, _MAX_STEP),
+            )
+        )
+    return tuple(ranges)
+
+
+def _parse_files(part: _Fields) -> Mapping[str, str]:
+    for name in part.values:
+        if len(part.text(name)) != 64:
+            raise ModelError(f"manifest.json: files.{name} is not a SHA-256")
+        if not name or "/" in name or "\\" in name or name.startswith("."):
+            raise ModelError(f"manifest.json: {name!r} is not a plain file name")
+    return dict(part.values)

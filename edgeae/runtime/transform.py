@@ -1,0 +1,161 @@
+"""The window code: samples to symbols and back, through the bundle's two nets.
+
+::
+
+    segments int32 [G, T, C] --analyse--> latents int32 [G, S, L] --symbolize--> symbols int32
+    symbols --dequantize--> latents --synthesise--> samples int32 [G, T, C]
+
+A series frame is one segment (G = 1) of T time steps; a frame of images has one segment per image,
+its pixels in raster order. All of it works on grid indices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeae.errors import ModelError
+from edgeae.runtime.bundle import Bundle
+from edgeae.runtime.manifest import NetSpec
+
+__all__ = ["analyse", "dequantize", "n_steps", "symbolize", "synthesise"]
+
+_MAX_INDEX = (1 << 30) - 1
+_MAX_INPUT = float(1 << 23)
+_RUN_ELEMENTS = 1 << 16
+
+
+def n_steps(bundle: Bundle, n_samples: int) -> int:
+    """Number S of latent vectors per segment of ``n_samples`` samples."""
+    net = _net(bundle)
+    if net.latent_shape is not None:
+        height, width = net.latent_shape
+        return height * width
+    return _padded(net, n_samples) // net.stride
+
+
+def analyse(bundle: Bundle, segments: Sequence[NDArray[np.int32]]) -> list[NDArray[np.int32]]:
+    """Latents of each frame, before they are rounded to symbols.
+
+    Args:
+        bundle: a bundle with a net.
+        segments: per frame int32 [G, T, C].
+
+    Returns:
+        Per frame int32 [G, S, L].
+    """
+    net = _net(bundle)
+    spec = bundle.signal
+    inputs = []
+    for x in segments:
+        if spec.is_image:
+            images = x.reshape(x.shape[0], spec.height or 0, spec.width or 0, spec.channels)
+            inputs.append(np.moveaxis(images, 3, 1))
+        else:
+            inputs.append(_series_windows(net, x))
+    outputs = _run(bundle, "encoder", inputs)
+    latents = []
+    for x, output in zip(segments, outputs, strict=True):
+        flat = output.reshape(output.shape[0], net.latent_channels, -1).transpose(0, 2, 1)
+        flat = flat.reshape(x.shape[0], -1, net.latent_channels)
+        whole = np.nan_to_num(np.rint(flat), nan=0.0)
+        latents.append(np.clip(whole, -net.latent_max, net.latent_max).astype(np.int32))
+    return latents
+
+
+def symbolize(latents: NDArray[np.int32], step: int) -> NDArray[np.int32]:
+    """Round latents to multiples of ``step``, half away from zero: y = sign(l) (2|l| + m) // 2m."""
+    wide = latents.astype(np.int64)
+    symbols = np.sign(wide) * ((2 * np.abs(wide) + step) // (2 * step))
+    return symbols.astype(np.int32)
+
+
+def dequantize(symbols: NDArray[np.int32], step: int, latent_max: int) -> NDArray[np.int32]:
+    """The latents that symbols stand for: clip(y m, -latent_max, latent_max)."""
+    wide = symbols.astype(np.int64) * step
+    return np.clip(wide, -latent_max, latent_max).astype(np.int32)
+
+
+def synthesise(
+    bundle: Bundle, symbols: Sequence[NDArray[np.int32]], step: int, n_samples: Sequence[int]
+) -> list[NDArray[np.int32]]:
+    """Samples that symbols stand for.
+
+    Args:
+        bundle: a bundle with a net.
+        symbols: per frame int32 [G, S, L].
+        step: the quantizer step m of the latents.
+        n_samples: per frame the segment length T.
+
+    Returns:
+        Per frame int32 [G, T, C] of grid indices.
+    """
+    net = _net(bundle)
+    spec = bundle.signal
+    inputs = []
+    for y in symbols:
+        latents = dequantize(y, step, net.latent_max)
+        if spec.is_image:
+            height, width = net.latent_shape or (1, y.shape[1])
+            shaped = latents.reshape(-1, height, width, net.latent_channels)
+            inputs.append(np.moveaxis(shaped, 3, 1))
+        else:
+            per_window = (net.fixed_window or y.shape[1] * net.stride) // net.stride
+            inputs.append(latents.reshape(-1, per_window, net.latent_channels).transpose(0, 2, 1))
+    outputs = _run(bundle, "decoder", inputs)
+    results = []
+    for y, length, output in zip(symbols, n_samples, outputs, strict=True):
+        channels = np.moveaxis(output, 1, -1)
+        flat = channels.reshape(y.shape[0], -1, spec.channels)[:, :length]
+        if flat.shape[1] != length:
+            raise ModelError(
+                f"decoder.onnx gave {flat.shape[1]} samples, expected at least {length}"
+            )
+        whole = np.nan_to_num(np.rint(flat), nan=0.0)
+        results.append(np.clip(whole, -_MAX_INDEX, _MAX_INDEX).astype(np.int32))
+    return results
+
+
+def _net(bundle: Bundle) -> NetSpec:
+    if bundle.net is None:
+        raise ModelError(f"bundle {bundle.name!r} has no net")
+    return bundle.net
+
+
+def _padded(net: NetSpec, n_samples: int) -> int:
+    unit = net.fixed_window or net.stride
+    return -(-n_samples // unit) * unit
+
+
+def _series_windows(net: NetSpec, x: NDArray[np.int32]) -> NDArray[np.int32]:
+    """[1, T, C] to [N, C, W], padded by repeating the last item; one window unless W is fixed."""
+    padding = _padded(net, x.shape[1]) - x.shape[1]
+    whole = np.concatenate([x, np.repeat(x[:, -1:], padding, axis=1)], axis=1) if padding else x
+    window = net.fixed_window or whole.shape[1]
+    return whole.reshape(-1, window, x.shape[2]).transpose(0, 2, 1)
+
+
+def _run(
+    bundle: Bundle, which: str, inputs: list[NDArray[np.int32]]
+) -> list[NDArray[np.float32]]:
+    """Run a net over every input, equal shapes together, a bounded number of elements at a time."""
+    session = bundle.encoder() if which == "encoder" else bundle.decoder()
+    outputs: list[NDArray[np.float32] | None] = [None] * len(inputs)
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for number, values in enumerate(inputs):
+        by_shape.setdefault(values.shape[1:], []).append(number)
+    for shape, numbers in by_shape.items():
+        rows = np.concatenate([inputs[number] for number in numbers])
+        at_once = max(1, _RUN_ELEMENTS // int(np.prod(shape)))
+        parts = []
+        for begin in range(0, len(rows), at_once):
+            part = np.clip(rows[begin : begin + at_once], -_MAX_INPUT, _MAX_INPUT)
+            parts.append(session.run(part.astype(np.float32)))
+        whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        begin = 0
+        for number in numbers:
+            outputs[number] = whole[begin : begin + len(inputs[number])]
+            begin += len(inputs[number])
+    return [output for output in outputs if output is not None]
