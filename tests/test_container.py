@@ -431,7 +431,7 @@ def test_pieces_do_not_matter(sizes: list[int], header: StreamHeader) -> None:
 def test_frames_before_damage_come_first() -> None:
     frames = frames_of(FILE, 3)
     data = bytearray(written(FILE, frames))
-    data[data.index(frames[2].payload)] ^= 255
+    data[-20] ^= 255  # in the checksum of the last frame
     parser = FrameParser()
     assert parser.feed(data) == frames[:2]
     with pytest.raises(CorruptError):
