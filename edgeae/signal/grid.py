@@ -1,0 +1,390 @@
+"""The hidden grid of a signal: most sensors are integers in disguise.
+
+A signal lies on a grid when every sample is ``n * num / den`` for an integer ``n``: the codec then
+works on ``n``, and a lossless round trip is one of small integers. ``detect_grid`` looks for the
+coarsest such step and proves it on every finite sample: it decodes to the very same float.
+
+How a step is found (steps coarser than the float format can hide are the only ones believed):
+
+1. integers: the greatest common divisor;
+2. powers of two: the lowest mantissa bit in use;
+3. decimals: ``1 / 10**d``, then the common divisor of what is left;
+4. any other step (``9.81 / 4096``, ``1 / 131``): from the smallest difference between distinct
+   values, refined over ever longer differences, then the simplest fraction that still explains
+   every sample.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from edgeae.errors import ConfigError, SignalError
+
+__all__ = ["INDEX_LIMIT", "Grid", "detect_grid", "detect_grids", "fallback_grid"]
+
+INDEX_LIMIT = 1 << 30
+"""Grid indices satisfy ``|n| < INDEX_LIMIT``, so sums and residuals stay far from int32's ends."""
+
+_INT64_MAX = (1 << 63) - 1
+_MANTISSA_BITS = {"e": 11, "f": 24, "d": 53}
+_MAX_DECIMALS = 9
+_SAMPLE_SIZE = 4096
+_ROUND_DENOMINATORS = sorted(2**twos * 5**fives for twos in range(41) for fives in range(13))
+_EVIDENCE_BITS = 24.0
+"""How many bits of coincidence a step must explain, beyond its own description."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Integers in disguise: sample = ``n * num / den`` in float64, then cast to the dtype.
+
+    Example:
+        >>> import numpy as np
+        >>> grid = Grid(1, 1000)
+        >>> n, exact = grid.to_index(np.array([0.25, 1.5, 0.0001], np.float32))
+        >>> n.tolist(), exact.tolist()
+        ([250, 1500, 0], [True, True, False])
+        >>> grid.to_values(n, np.float32).tolist()
+        [0.25, 1.5, 0.0]
+    """
+
+    num: int = 1
+    den: int = 1
+
+    def __post_init__(self) -> None:
+        if self.num < 1 or self.den < 1 or max(self.num, self.den) >= 1 << 63:
+            raise ConfigError(
+                f"a grid is a positive fraction num/den below 2^63, got {self.num}/{self.den}"
+            )
+
+    @property
+    def step(self) -> float:
+        """Distance of two neighbours in user units."""
+        return self.num / self.den
+
+    def to_index(self, x: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Nearest grid index of every sample, and where the index is the sample, bit for bit.
+
+        Args:
+            x: integer or float array of any shape; NaN and Inf are allowed.
+
+        Returns:
+            ``n`` int32 of the same shape, 0 where the sample is not finite or out of range; and a
+            mask that is True where ``to_values(n)`` has the sample's very bits (so not for NaN,
+            and not for -0.0).
+        """
+        x = np.asarray(x)
+        if x.dtype.kind in "iu" and self.den == 1:
+            wide = np.minimum(x, x.dtype.type(min(_INT64_MAX, np.iinfo(x.dtype).max)))
+            n64 = wide.astype(np.int64) // self.num
+            inside = (n64 > -INDEX_LIMIT) & (n64 < INDEX_LIMIT)
+            n = np.where(inside, n64, 0).astype(np.int32)
+            return n, inside & (self.to_values(n, x.dtype) == x)
+        with np.errstate(invalid="ignore", over="ignore"):
+            scaled = np.rint(x.astype(np.float64) * self.den / self.num)
+            inside = np.abs(scaled) < INDEX_LIMIT  # False for NaN
+            n = np.where(inside, scaled, 0.0).astype(np.int32)
+        back = self.to_values(n, x.dtype)
+        same = (back == x) & inside
+        if x.dtype.kind == "f":
+            same &= np.signbit(back) == np.signbit(x)
+        return n, same
+
+    def to_values(self, n: NDArray[np.int32], dtype: DTypeLike) -> NDArray[Any]:
+        """Samples of the given dtype at indices ``n``; integer dtypes saturate at their ends."""
+        kind = np.dtype(dtype)
+        if kind.kind in "iu" and self.den == 1 and self.num < 1 << 32:
+            wide = np.asarray(n, np.int64) * self.num
+            if kind.itemsize == 8:
+                return (np.maximum(wide, 0) if kind.kind == "u" else wide).astype(kind)
+            info = np.iinfo(kind)
+            return np.clip(wide, info.min, info.max).astype(kind)
+        values = np.asarray(n, np.float64) * float(self.num) / float(self.den)
+        if kind.kind in "iu":
+            info = np.iinfo(kind)
+            return np.clip(np.rint(values), info.min, float(info.max)).astype(kind)
+        with np.errstate(over="ignore"):
+            return values.astype(kind)
+
+    def index_bound(self, max_error: float, *, on_grid: bool = True) -> int:
+        """Largest index error ``e`` that keeps ``|x - x_hat| <= max_error``; -1 if there is none.
+
+        The bound is read as the decimal that was typed: 0.009 on a grid of 0.001 allows 9.
+
+        Args:
+            max_error: the promise in user units.
+            on_grid: False adds half a step for samples that had to be rounded to the grid.
+
+        Example:
+            >>> Grid(1, 1000).index_bound(0.009)
+            9
+            >>> Grid(1, 1024).index_bound(0.009, on_grid=False)
+            8
+        """
+        if not max_error >= 0 or math.isinf(max_error):
+            raise ConfigError(f"max_error must be a finite number >= 0, got {max_error}")
+        steps = Fraction(repr(float(max_error))) * self.den / self.num
+        return math.floor(steps if on_grid else steps - Fraction(1, 2))
+
+
+def detect_grid(x: NDArray[Any]) -> Grid | None:
+    """Coarsest grid that holds every finite sample exactly, or None.
+
+    Args:
+        x: integer or float samples of any shape. NaN and Inf are left aside.
+
+    Returns:
+        A grid whose round trip is exact in ``x.dtype`` for every finite sample (a -0.0 counts as
+        0.0), with every index below 2^30; None where only the float format's own resolution
+        was found, as in white noise.
+
+    Example:
+        >>> import numpy as np
+        >>> counts = np.random.default_rng(0).integers(-3000, 3000, 5000)
+        >>> detect_grid((counts * 981 / 409600).astype(np.float32))
+        Grid(num=981, den=409600)
+        >>> detect_grid(counts * 4)
+        Grid(num=4, den=1)
+        >>> detect_grid(np.random.default_rng(0).normal(size=5000).astype(np.float32)) is None
+        True
+    """
+    x = np.asarray(x).ravel()
+    if x.dtype.kind in "iu":
+        return _integer_grid(x)
+    if x.dtype.char not in _MANTISSA_BITS:
+        raise SignalError(f"expected integer or float samples, got dtype {x.dtype}")
+    x = x[np.isfinite(x)]
+    probe = np.unique(np.abs(_subsample(x, _SAMPLE_SIZE)))
+    probe = probe[probe > 0]
+    if probe.size == 0:
+        return Grid(1, 1)
+    mantissa = _MANTISSA_BITS[x.dtype.char]
+    candidates = {*_decimal_steps(probe), _dyadic_step(probe, mantissa)}
+    for step in sorted(filter(None, candidates), reverse=True):
+        grid = _proved(x, step)
+        if grid is not None and _believable(grid, probe, mantissa):
+            break
+    else:
+        grid = None
+    if grid is None or not _is_coarse(grid, probe, mantissa):
+        for step in _general_steps(x, mantissa):
+            general = _proved(x, step)
+            if general is not None and _believable(general, probe, mantissa):
+                return general
+    return grid
+
+
+def detect_grids(x: NDArray[Any]) -> tuple[Grid | None, ...]:
+    """The grid of every channel of ``x`` [T, C] by itself, for instruments of several sensors."""
+    return tuple(detect_grid(x[:, c]) for c in range(x.shape[1]))
+
+
+def fallback_grid(max_error: float | None, x_range: float | tuple[float, float]) -> Grid:
+    """A power-of-two grid for data that have none of their own.
+
+    Fine enough that a bound in whole steps loses at most 1/64 of ``max_error`` (0.02 bit per
+    sample), or, without a bound, 16 bits over the range.
+
+    Args:
+        max_error: the promise in user units, or None for lossy coding.
+        x_range: largest |x|, or (lowest, highest) sample.
+
+    Raises:
+        ConfigError: the bound is so small beside the range that 30 bits cannot index it.
+
+    Example:
+        >>> fallback_grid(0.01, (-20.0, 20.0))
+        Grid(num=1, den=8192)
+        >>> fallback_grid(None, 1000.0)
+        Grid(num=1, den=64)
+    """
+    ends = x_range if isinstance(x_range, tuple) else (-x_range, x_range)
+    peak = max(abs(ends[0]), abs(ends[1]), 1e-300)
+    width = abs(ends[1] - ends[0]) or peak
+    if max_error is not None and not 0 < max_error < math.inf:
+        raise ConfigError(f"max_error must be a finite number > 0, got {max_error}")
+    target = max_error / 64 if max_error is not None else width / 65536
+    exponent = math.frexp(target)[1] - 1  # 2^exponent <= target
+    coarsest = math.frexp(peak / (INDEX_LIMIT // 2))[1]  # leaves a factor of 2 for unseen peaks
+    if max_error is not None and max_error < 2 * 2.0**coarsest:
+        raise ConfigError(
+            f"max_error {max_error:g} is too small for samples up to {peak:g}: "
+            f"an index has 30 bits; use at least {2 * 2.0**coarsest:g} or --lossless"
+        )
+    exponent = max(exponent, coarsest)
+    if abs(exponent) > 62:
+        raise ConfigError(
+            f"samples of the order {peak:g} need a grid step of 2^{exponent}; "
+            "scale the signal first"
+        )
+    return Grid(1 << exponent, 1) if exponent >= 0 else Grid(1, 1 << -exponent)
+
+
+def _subsample(x: NDArray[Any], size: int) -> NDArray[np.float64]:
+    if x.size > size:
+        picks = np.random.default_rng(0).integers(0, x.size, size)
+        x = np.concatenate([x[picks], [x.min(), x.max()]])
+    return x.astype(np.float64)
+
+
+def _integer_grid(x: NDArray[Any]) -> Grid | None:
+    if x.size == 0:
+        return Grid(1, 1)
+    low, high = int(x.min()), int(x.max())
+    divisor = 1
+    if low != high:
+        magnitude = np.abs(x.astype(np.int64)) if high < 1 << 63 and low > -(1 << 63) else x
+        divisor = int(np.gcd.reduce(magnitude[:_SAMPLE_SIZE]))
+        if divisor != 1:  # one odd sample among the first ones settles it for most signals
+            divisor = int(np.gcd.reduce(magnitude)) or 1
+    if max(abs(low), abs(high)) // divisor >= INDEX_LIMIT:
+        return None
+    return Grid(divisor, 1)
+
+
+def _proved(x: NDArray[Any], step: Fraction) -> Grid | None:
+    """The grid of this step, made as coarse as all samples allow, if it holds them exactly."""
+    for size in (256, x.size):  # most wrong steps fail on the first few samples
+        part = x[:size]
+        if max(step.numerator, step.denominator) >= 1 << 63:
+            return None
+        grid = Grid(step.numerator, step.denominator)
+        n, exact = grid.to_index(part)
+        if not (exact | ((part == 0) & (n == 0))).all():
+            return None
+    if x.min() != x.max():
+        divisor = int(np.gcd.reduce(n))
+        coarser = step * max(divisor, 1)
+        if divisor > 1 and max(coarser.numerator, coarser.denominator) < 1 << 63:
+            rough = Grid(coarser.numerator, coarser.denominator)
+            n2, exact = rough.to_index(x)
+            if (exact | ((x == 0) & (n2 == 0))).all():
+                return rough
+    return grid
+
+
+def _believable(grid: Grid, probe: NDArray[np.float64], mantissa: int) -> bool:
+    """True unless the step is what the float format's own resolution would show in noise."""
+    peak = float(probe[-1])
+    dyadic = grid.den & (grid.den - 1) == 0
+    if dyadic and peak / grid.step < 2.0 ** min(mantissa, 30):
+        return True  # as if the floats were integers all along: nothing can be finer
+    spacing = np.ldexp(1.0, np.frexp(probe)[1] - mantissa)
+    evidence = float(np.sum(np.maximum(np.log2(grid.step / spacing), 0.0)))
+    # A step is paid for by its own description; for one value alone, any decimal would do.
+    cost = math.log2(grid.num) + math.log2(grid.den)
+    return evidence > min(_EVIDENCE_BITS, 4.0 * probe.size) + cost
+
+
+def _is_coarse(grid: Grid, probe: NDArray[np.float64], mantissa: int) -> bool:
+    return float(probe[-1]) / grid.step < 2.0 ** (mantissa - 2)
+
+
+def _dyadic_step(probe: NDArray[np.float64], mantissa: int) -> Fraction | None:
+    fraction, exponent = np.frexp(probe)
+    bits = np.ldexp(fraction, mantissa).astype(np.int64)
+    low = np.frexp((bits & -bits).astype(np.float64))[1] - 1  # trailing zeros
+    k = int((exponent - mantissa + low).min())
+    return Fraction(2) ** k if abs(k) < 62 else None
+
+
+def _decimal_steps(probe: NDArray[np.float64]) -> list[Fraction]:
+    """Every 1/10^d that may fit: the proof comes later, on all samples."""
+    found = []
+    for d in range(_MAX_DECIMALS + 1):
+        scaled = probe[-1] * 10.0**d
+        if scaled >= INDEX_LIMIT:
+            break
+        found.append(Fraction(1, 10**d))
+    return found
+
+
+def _general_steps(x: NDArray[Any], mantissa: int) -> list[Fraction]:
+    """Steps that are neither decimal nor a power of two: fractions that may explain all of x."""
+    values = np.unique(np.abs(_subsample(x, 1 << 15)))
+    if values[0] > 0:
+        values = np.concatenate([[0.0], values])
+    spacing = math.ldexp(1.0, math.frexp(float(values[-1]))[1] - mantissa)  # ulp of the peak
+    gaps = np.diff(values)
+    if gaps.size < 2 or float(gaps.min()) < max(4 * spacing, values[-1] / INDEX_LIMIT):
+        return []
+    smallest = float(gaps[gaps < 1.25 * gaps.min()].mean())
+    for divisor in range(1, 17):
+        step = _refined(smallest / divisor, values, spacing)
+        if step is not None:
+            return _telling_steps(step, values[1:], mantissa)
+    return []
+
+
+def _refined(step: float, values: NDArray[np.float64], spacing: float) -> float | None:
+    """Sharpen a rough step on differences of doubling length; None if they contradict it."""
+    reach = 4 * step
+    while True:
+        length = np.minimum(reach, values[-1])
+        other = np.searchsorted(values, values + length, side="right") - 1
+        gaps = (values[other] - values)[other > np.arange(values.size)]
+        if gaps.size:
+            k = np.rint(gaps / step)
+            step = float(np.dot(k, gaps) / max(np.dot(k, k), 1.0))
+            misfit = np.abs(gaps - np.rint(gaps / step) * step)
+            if float(misfit.max()) > 0.25 * step + spacing:
+                return None
+        if reach >= values[-1]:
+            break
+        reach *= 2
+    misfit = np.abs(values - np.rint(values / step) * step)
+    return step if float(misfit.max()) <= 0.25 * step + spacing else None
+
+
+def _telling_steps(step: float, values: NDArray[np.float64], mantissa: int) -> list[Fraction]:
+    """Steps that put every value within half an ulp, the most telling number first."""
+    n = np.rint(values / step)
+    half = np.ldexp(0.5, np.frexp(values)[1] - mantissa)
+    order = np.argsort((values - half) / n), np.argsort((values + half) / n)
+    # floats find the tightest samples, exact arithmetic decides
+    tight = np.unique(np.concatenate([order[0][-99:], order[1][:99]]))
+    parts = [(Fraction(values[i]), Fraction(half[i]), int(n[i])) for i in tight]
+    low = max((v - h) / k for v, h, k in parts)
+    high = min((v + h) / k for v, h, k in parts)
+    if low >= high:
+        return [low] if low == high else []
+    width, middle = high - low, (low + high) / 2
+    found = []
+    # A number that people write: 2^a 5^b below the line, or 1/131, 5/82. A hit by chance is no
+    # finding, so the interval must be narrow beside the raster of such numbers.
+    simplest = _between(low, high)
+    if simplest.denominator**2 * width < 0.01:
+        found.append(simplest)
+    for den in _ROUND_DENOMINATORS:
+        if den * width > 0.01:
+            break
+        num = math.ceil(low * den)
+        if num <= high * den:
+            round_number = Fraction(num, den)
+            small = simplest.denominator < round_number.denominator / 1000
+            found.insert(len(found) if small else 0, round_number)
+            break
+    # A constant that the samples were multiplied by, in float32 or float64; last, anything near the
+    # middle, which later samples will most likely agree with.
+    if width * (1 << 24) < 4 * middle:
+        found.append(Fraction(float(np.float32(float(middle)))))
+    if width * (1 << 53) < 16 * middle:
+        near = float(middle)
+        found += [Fraction(near + k * math.ulp(near)) for k in (0, 1, -1, 2, -2, 3, -3)]
+    found.append(_between(middle - width / 8, middle + width / 8))
+    return found
+
+
+def _between(low: Fraction, high: Fraction) -> Fraction:
+    """Fraction with the smallest denominator in [low, high] (a walk down the Stern-Brocot tree)."""
+    whole = math.ceil(low)
+    if whole <= high:
+        return Fraction(max(whole, 1)) if whole >= 1 else Fraction(1)
+    whole = math.floor(low)
+    return whole + 1 / _between(1 / (high - whole), 1 / (low - whole))
