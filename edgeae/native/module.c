@@ -10,7 +10,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "causal.h"
 #include "cdf.h"
+#include "prior.h"
 #include "shapes.h"
 
 /* ---- buffers ---- */
@@ -165,11 +167,200 @@ static PyObject *py_known_shapes(PyObject *self, PyObject *unused)
         (const char *)eae_shape_laplace, (Py_ssize_t)sizeof eae_shape_laplace);
 }
 
+/* ---- priors ---- */
+
+/* The arguments that both directions share, checked and brought into the kernels' form. */
+typedef struct {
+    Py_buffer words, statics, shape, code; /* buf NULL: not given */
+    Py_ssize_t groups, steps;
+    long delta;
+    eae_prior prior;
+    eae_family family;
+    eae_net net;
+    void *arena;
+    size_t n_items;
+} prior_call;
+
+static void release_prior(prior_call *p)
+{
+    if (p->words.obj != NULL)
+        PyBuffer_Release(&p->words);
+    if (p->statics.obj != NULL)
+        PyBuffer_Release(&p->statics);
+    if (p->shape.obj != NULL)
+        PyBuffer_Release(&p->shape);
+    if (p->code.obj != NULL)
+        PyBuffer_Release(&p->code);
+    PyMem_RawFree(p->arena);
+}
+
+/* options: (words i32[] | None, statics i32[2 * channels] | None, shape u16[385], channels,
+ * by_delta, center, shift, lookahead, cond) */
+static int parse_prior(prior_call *p, PyObject *options, PyObject *code)
+{
+    PyObject *words, *statics, *shape;
+    Py_ssize_t n;
+    size_t size;
+    eae_prior *a = &p->prior;
+    if (!PyArg_ParseTuple(
+            options, "OOOiiiiii", &words, &statics, &shape, &a->n_channels, &a->by_delta,
+            &a->center, &a->shift, &a->lookahead, &a->cond))
+        return 0;
+    if ((words != Py_None && PyObject_GetBuffer(words, &p->words, PyBUF_SIMPLE) < 0) ||
+        (statics != Py_None && PyObject_GetBuffer(statics, &p->statics, PyBUF_SIMPLE) < 0) ||
+        PyObject_GetBuffer(shape, &p->shape, PyBUF_SIMPLE) < 0 ||
+        (code != Py_None && PyObject_GetBuffer(code, &p->code, PyBUF_SIMPLE) < 0))
+        return 0;
+    if (a->n_channels < 1 || a->n_channels > EAE_MAX_WIDTH / 2 || p->groups < 0 || p->steps < 0 ||
+        (p->steps > 0 && p->groups > ((Py_ssize_t)1 << 40) / a->n_channels / p->steps)) {
+        PyErr_SetString(PyExc_ValueError, "the shape of the samples is out of range");
+        return 0;
+    }
+    p->n_items = (size_t)p->groups * (size_t)p->steps * (size_t)a->n_channels;
+    if (!check_family(&p->shape, p->delta, a->shift))
+        return 0;
+    if (p->statics.obj != NULL) {
+        if (!has_items(&p->statics, sizeof(int32_t), 2 * (Py_ssize_t)a->n_channels, "statics"))
+            return 0;
+        a->statics = p->statics.buf;
+    }
+    if (p->code.obj != NULL &&
+        !has_items(&p->code, sizeof(int32_t), (Py_ssize_t)p->n_items, "code"))
+        return 0;
+    if (p->words.obj != NULL) {
+        n = n_items(&p->words, sizeof(int32_t), "words");
+        if (n < 0)
+            return 0;
+        size = eae_net_size(p->words.buf, (size_t)n);
+        if (size == 0) {
+            PyErr_SetString(PyExc_ValueError, "words: not a causal net");
+            return 0;
+        }
+        p->arena = PyMem_RawMalloc(size);
+        if (p->arena == NULL) {
+            PyErr_NoMemory();
+            return 0;
+        }
+        eae_net_init(&p->net, p->words.buf, (size_t)n, p->arena);
+    }
+    if (!eae_prior_fits(a, p->arena != NULL ? &p->net : NULL, p->code.obj != NULL)) {
+        PyErr_SetString(PyExc_ValueError, "the net and the prior's options do not fit");
+        return 0;
+    }
+    eae_family_init(&p->family, p->shape.buf, (int32_t)p->delta, a->shift);
+    return 1;
+}
+
+/* prior_encode(options, delta, x i32[groups * steps * channels], code like x | None, groups, steps,
+ * recon like x, out) -> bytes, or None where a sample is out of range */
+static PyObject *py_prior_encode(PyObject *self, PyObject *args)
+{
+    prior_call *p;
+    PyObject *options, *code, *result = NULL;
+    Py_buffer x, recon;
+    long delta;
+    Py_ssize_t groups, steps;
+    (void)self;
+    if (!PyArg_ParseTuple(
+            args, "O!ly*Onnw*", &PyTuple_Type, &options, &delta, &x, &code, &groups, &steps,
+            &recon))
+        return NULL;
+    p = PyMem_RawCalloc(1, sizeof *p);
+    if (p == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    p->delta = delta;
+    p->groups = groups;
+    p->steps = steps;
+    if (parse_prior(p, options, code) &&
+        has_items(&x, sizeof(int32_t), (Py_ssize_t)p->n_items, "x") &&
+        has_items(&recon, sizeof(int32_t), (Py_ssize_t)p->n_items, "recon")) {
+        eae_net *net = p->arena != NULL ? &p->net : NULL;
+        size_t head = 5 * (size_t)p->prior.n_channels + 16;
+        size_t cap = head + 3 * p->n_items, len = EAE_OVERFLOW;
+        uint8_t *out = NULL;
+        int attempt;
+        for (attempt = 0; attempt < 2 && len == EAE_OVERFLOW; attempt++) {
+            PyMem_RawFree(out);
+            out = PyMem_RawMalloc(cap);
+            if (out == NULL) {
+                PyErr_NoMemory();
+                goto done;
+            }
+            Py_BEGIN_ALLOW_THREADS
+            len = eae_prior_encode(
+                &p->prior, net, &p->family, (int32_t)p->delta, x.buf, p->code.buf,
+                (size_t)p->groups, (size_t)p->steps, recon.buf, out, cap);
+            Py_END_ALLOW_THREADS
+            cap = head + 16 * p->n_items; /* no sample takes more */
+        }
+        if (len == EAE_UNCODABLE) {
+            PyMem_RawFree(out);
+            Py_INCREF(Py_None);
+            result = Py_None;
+        } else {
+            result = take_bytes(out, len);
+        }
+    }
+done:
+    if (p != NULL)
+        release_prior(p);
+    PyMem_RawFree(p);
+    PyBuffer_Release(&x);
+    PyBuffer_Release(&recon);
+    return result;
+}
+
+/* prior_decode(options, delta, payload, code i32[groups * steps * channels] | None, groups, steps,
+ * recon i32, out) -> bool: False where the payload is damaged */
+static PyObject *py_prior_decode(PyObject *self, PyObject *args)
+{
+    prior_call *p;
+    PyObject *options, *code, *result = NULL;
+    Py_buffer payload, recon;
+    long delta;
+    Py_ssize_t groups, steps;
+    (void)self;
+    if (!PyArg_ParseTuple(
+            args, "O!ly*Onnw*", &PyTuple_Type, &options, &delta, &payload, &code, &groups, &steps,
+            &recon))
+        return NULL;
+    p = PyMem_RawCalloc(1, sizeof *p);
+    if (p == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    p->delta = delta;
+    p->groups = groups;
+    p->steps = steps;
+    if (parse_prior(p, options, code) &&
+        has_items(&recon, sizeof(int32_t), (Py_ssize_t)p->n_items, "recon")) {
+        int good;
+        Py_BEGIN_ALLOW_THREADS
+        good = eae_prior_decode(
+            &p->prior, p->arena != NULL ? &p->net : NULL, &p->family, (int32_t)p->delta,
+            payload.buf, (size_t)payload.len, p->code.buf, (size_t)p->groups, (size_t)p->steps,
+            recon.buf);
+        Py_END_ALLOW_THREADS
+        result = PyBool_FromLong(good);
+    }
+done:
+    if (p != NULL)
+        release_prior(p);
+    PyMem_RawFree(p);
+    PyBuffer_Release(&payload);
+    PyBuffer_Release(&recon);
+    return result;
+}
+
 /* ---- the module ---- */
 
 static PyMethodDef methods[] = {
     {"cdf_encode", py_cdf_encode, METH_VARARGS, "Code integers with tables of one family."},
     {"cdf_decode", py_cdf_decode, METH_VARARGS, "Read integers that cdf_encode wrote."},
+    {"prior_encode", py_prior_encode, METH_VARARGS, "Code samples with a prior."},
+    {"prior_decode", py_prior_decode, METH_VARARGS, "Read samples that prior_encode wrote."},
     {"known_shapes", py_known_shapes, METH_NOARGS, "The shapes compiled in."},
     {NULL, NULL, 0, NULL},
 };

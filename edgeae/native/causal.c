@@ -1,0 +1,317 @@
+#include "causal.h"
+
+#include <string.h>
+
+/* Wider vector units are chosen at load time where compiler and system can do that. */
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) && \
+    !defined(EAE_NO_CLONES)
+#define EAE_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define EAE_CLONES
+#endif
+
+#define WINDOW_STEP 16
+#define SUM_LIMIT ((int64_t)1 << 24)
+
+/* ---- arithmetic ---- */
+
+/* v * 2^-shift, rounded half to even; shift in -4..31 */
+static int64_t scale_down(int64_t v, int shift)
+{
+    int64_t floor_part, rest, half;
+    if (shift <= 0)
+        return v * ((int64_t)1 << -shift);
+    half = (int64_t)1 << (shift - 1);
+    rest = (int64_t)((uint64_t)v & (((uint64_t)1 << shift) - 1u));
+    floor_part = (v - rest) / ((int64_t)1 << shift);
+    return floor_part + (rest > half || (rest == half && (floor_part & 1)));
+}
+
+/* sums[o] = bias[o] + weight[o] . x over n items, a multiple of WINDOW_STEP */
+EAE_CLONES
+static void multiply(
+    int32_t *restrict sums, const int16_t *restrict weight, const int16_t *restrict x,
+    const int32_t *restrict bias, int32_t n_out, int32_t n)
+{
+    int32_t o, i, j;
+    for (o = 0; o < n_out; o++) {
+        int32_t sum = 0;
+        const int16_t *w = weight + (size_t)o * (size_t)n;
+        for (i = 0; i < n; i += WINDOW_STEP)
+            for (j = 0; j < WINDOW_STEP; j++)
+                sum += (int32_t)w[i + j] * (int32_t)x[i + j];
+        sums[o] = sum + (bias ? bias[o] : 0);
+    }
+}
+
+/* ---- layout ---- */
+
+typedef struct {
+    const int32_t *word;
+    size_t n_words, n_read;
+    uint8_t *arena; /* NULL: only count */
+    size_t used;
+    int bad;
+} layout;
+
+static const int32_t *take(layout *l, size_t n)
+{
+    const int32_t *at = l->word + l->n_read;
+    if (n > l->n_words - l->n_read) {
+        l->bad = 1;
+        return NULL;
+    }
+    l->n_read += n;
+    return at;
+}
+
+static int32_t take_one(layout *l, int32_t lowest, int32_t highest)
+{
+    const int32_t *at = take(l, 1);
+    if (at == NULL || *at < lowest || *at > highest) {
+        l->bad = 1;
+        return lowest;
+    }
+    return *at;
+}
+
+static void *allot(layout *l, size_t n)
+{
+    void *at = l->arena ? l->arena + l->used : NULL;
+    l->used += (n + 15) / 16 * 16;
+    return at;
+}
+
+static int all_within(const int32_t *v, int32_t n, int32_t lowest, int32_t highest)
+{
+    int32_t i;
+    for (i = 0; i < n; i++)
+        if (v[i] < lowest || v[i] > highest)
+            return 0;
+    return 1;
+}
+
+/* Reads offsets, shift, bias (unless skip) and weights; n_taps to n_out are set. */
+static void lay_layer(layout *l, eae_layer *a, int32_t in_peak, int is_skip)
+{
+    int32_t n = a->n_taps * a->n_in, o, k, i;
+    const int32_t *w;
+    int16_t *packed;
+    a->n_window = (n + WINDOW_STEP - 1) / WINDOW_STEP * WINDOW_STEP;
+    a->offsets = take(l, (size_t)a->n_taps);
+    a->shift = take(l, (size_t)a->n_out);
+    a->bias = is_skip ? NULL : take(l, (size_t)a->n_out);
+    w = take(l, (size_t)a->n_out * (size_t)n);
+    packed = allot(l, (size_t)a->n_out * (size_t)a->n_window * sizeof(int16_t));
+    a->weight = packed;
+    if (l->bad)
+        return;
+    if (!all_within(a->offsets, a->n_taps, 0, EAE_MAX_OFFSET) ||
+        !all_within(a->shift, a->n_out, -4, 23)) {
+        l->bad = 1;
+        return;
+    }
+    for (k = 1; k < a->n_taps; k++)
+        if (a->offsets[k] <= a->offsets[k - 1])
+            l->bad = 1;
+    for (o = 0; o < a->n_out; o++) {
+        int64_t bias = is_skip ? 0 : a->bias[o], sum = bias < 0 ? -bias : bias;
+        for (i = 0; i < n; i++) {
+            int64_t v = w[(size_t)o * (size_t)n + (size_t)i];
+            if (v < -32768 || v > 32767)
+                l->bad = 1;
+            sum += (v < 0 ? -v : v) * in_peak;
+        }
+        if (sum >= SUM_LIMIT)
+            l->bad = 1;
+    }
+    if (l->bad || packed == NULL)
+        return;
+    memset(packed, 0, (size_t)a->n_out * (size_t)a->n_window * sizeof(int16_t));
+    for (o = 0; o < a->n_out; o++)
+        for (k = 0; k < a->n_taps; k++)
+            for (i = 0; i < a->n_in; i++)
+                packed[(size_t)o * (size_t)a->n_window +
+                       (size_t)((a->n_taps - 1 - k) * a->n_in + i)] =
+                    (int16_t)w[((size_t)o * (size_t)a->n_taps + (size_t)k) * (size_t)a->n_in +
+                               (size_t)i];
+}
+
+static int32_t deepest(const eae_layer *a)
+{
+    return a->n_taps > 0 ? a->offsets[a->n_taps - 1] : 0;
+}
+
+static void lay_net(layout *l, eae_net *net)
+{
+    int32_t i, width, peak, widest, window;
+    memset(net, 0, sizeof *net);
+    take_one(l, 1, 1); /* version of this layout */
+    net->n_inputs = take_one(l, 1, EAE_MAX_WIDTH);
+    net->feature_peak = take_one(l, 1, 32767);
+    net->n_layers = take_one(l, 0, EAE_MAX_LAYERS);
+    net->past = take(l, (size_t)net->n_inputs);
+    if (l->bad)
+        return;
+    width = net->n_inputs;
+    peak = net->feature_peak;
+    window = 0;
+    widest = 0;
+    for (i = 0; i <= net->n_layers; i++) {
+        eae_layer *a = &net->layer[i];
+        int32_t bits;
+        a->n_taps = take_one(l, 1, EAE_MAX_TAPS);
+        a->n_in = take_one(l, width, width);
+        a->n_out = take_one(l, 1, EAE_MAX_WIDTH);
+        bits = i < net->n_layers ? take_one(l, 1, 15) : take_one(l, 0, 0);
+        a->peak = ((int32_t)1 << bits) - 1;
+        if (l->bad || a->n_taps * a->n_in > EAE_MAX_WINDOW) {
+            l->bad = 1;
+            return;
+        }
+        lay_layer(l, a, peak, 0);
+        width = a->n_out;
+        peak = a->peak;
+        if (a->n_window > window)
+            window = a->n_window;
+        if (a->n_out > widest)
+            widest = a->n_out;
+        if (l->bad)
+            return;
+    }
+    net->n_out = width;
+    net->skip.n_taps = take_one(l, 0, EAE_MAX_TAPS);
+    net->skip.n_in = net->n_inputs;
+    net->skip.n_out = net->n_out;
+    if (l->bad || net->skip.n_taps * net->skip.n_in > EAE_MAX_WINDOW) {
+        l->bad = 1;
+        return;
+    }
+    lay_layer(l, &net->skip, net->feature_peak, 1);
+    if (l->n_read != l->n_words)
+        l->bad = 1;
+    if (l->bad)
+        return;
+    if (net->skip.n_window > window)
+        window = net->skip.n_window;
+    net->window = allot(l, (size_t)window * sizeof(int16_t));
+    net->sums = allot(l, (size_t)widest * sizeof(int32_t));
+    net->skip_sums = allot(l, (size_t)widest * sizeof(int32_t));
+    for (i = 0; i <= net->n_layers; i++) {
+        eae_level *v = &net->level[i];
+        v->depth = deepest(&net->layer[i]);
+        if (i == 0 && deepest(&net->skip) > v->depth)
+            v->depth = deepest(&net->skip);
+        v->channels = net->layer[i].n_in;
+        v->n_rows = v->depth + (v->depth > 64 ? v->depth : 64);
+        v->rows = allot(l, (size_t)v->n_rows * (size_t)v->channels * sizeof(int16_t));
+    }
+}
+
+size_t eae_net_size(const int32_t *words, size_t n_words)
+{
+    eae_net net;
+    layout l = {words, n_words, 0, NULL, 0, 0};
+    lay_net(&l, &net);
+    return l.bad ? 0 : l.used;
+}
+
+void eae_net_init(eae_net *net, const int32_t *words, size_t n_words, void *arena)
+{
+    layout l = {words, n_words, 0, arena, 0, 0};
+    lay_net(&l, net);
+    eae_net_reset(net);
+}
+
+/* ---- steps ---- */
+
+static int16_t *row_of(const eae_level *v)
+{
+    return v->rows + (size_t)v->at * (size_t)v->channels;
+}
+
+void eae_net_reset(eae_net *net)
+{
+    int32_t i;
+    for (i = 0; i <= net->n_layers; i++) {
+        eae_level *v = &net->level[i];
+        v->at = v->depth;
+        memset(v->rows, 0, (size_t)(v->depth + 1) * (size_t)v->channels * sizeof(int16_t));
+    }
+}
+
+int16_t *eae_net_row(eae_net *net)
+{
+    return row_of(&net->level[0]);
+}
+
+/* Copies what the layer reads into the net's window, runs of neighbouring steps at once. */
+static void gather(const eae_layer *a, const eae_level *v, int16_t *window)
+{
+    int32_t c = v->channels, k = a->n_taps - 1, n = a->n_taps * c;
+    while (k >= 0) {
+        int32_t first = k, run;
+        while (k > 0 && a->offsets[k - 1] == a->offsets[k] - 1)
+            k--;
+        run = first - k + 1;
+        memcpy(
+            window, v->rows + (size_t)(v->at - a->offsets[first]) * (size_t)c,
+            (size_t)(run * c) * sizeof(int16_t));
+        window += run * c;
+        k--;
+    }
+    memset(window, 0, (size_t)(a->n_window - n) * sizeof(int16_t));
+}
+
+void eae_net_eval(eae_net *net, int32_t *out)
+{
+    int32_t i, o;
+    const eae_layer *head = &net->layer[net->n_layers];
+    for (i = 0; i <= net->n_layers; i++) {
+        const eae_layer *a = &net->layer[i];
+        gather(a, &net->level[i], net->window);
+        multiply(net->sums, a->weight, net->window, a->bias, a->n_out, a->n_window);
+        if (i < net->n_layers) {
+            int16_t *row = row_of(&net->level[i + 1]);
+            for (o = 0; o < a->n_out; o++) {
+                int64_t y = net->sums[o] <= 0 ? 0 : scale_down(net->sums[o], a->shift[o]);
+                row[o] = (int16_t)(y < a->peak ? y : a->peak);
+            }
+        }
+    }
+    if (net->skip.n_taps == 0) {
+        for (o = 0; o < net->n_out; o++)
+            out[o] = (int32_t)scale_down(net->sums[o], head->shift[o]);
+        return;
+    }
+    gather(&net->skip, &net->level[0], net->window);
+    multiply(
+        net->skip_sums, net->skip.weight, net->window, NULL, net->n_out, net->skip.n_window);
+    for (o = 0; o < net->n_out; o++) {
+        int hs = head->shift[o], ss = net->skip.shift[o];
+        int s = hs > ss ? hs : ss;
+        if (s < 0)
+            s = 0;
+        out[o] = (int32_t)scale_down(
+            (int64_t)net->sums[o] * ((int64_t)1 << (s - hs)) +
+                (int64_t)net->skip_sums[o] * ((int64_t)1 << (s - ss)),
+            s);
+    }
+}
+
+void eae_net_advance(eae_net *net)
+{
+    int32_t i;
+    for (i = 0; i <= net->n_layers; i++) {
+        eae_level *v = &net->level[i];
+        v->at++;
+        if (v->at == v->n_rows) {
+            memcpy(
+                v->rows, v->rows + (size_t)(v->n_rows - v->depth) * (size_t)v->channels,
+                (size_t)v->depth * (size_t)v->channels * sizeof(int16_t));
+            v->at = v->depth;
+        }
+    }
+    memset(
+        row_of(&net->level[0]), 0, (size_t)net->level[0].channels * sizeof(int16_t));
+}

@@ -1,0 +1,244 @@
+#include "prior.h"
+
+#include <string.h>
+
+/* floor(v / 2^shift) without shifting a negative number */
+static int64_t shift_down(int64_t v, int shift)
+{
+    int64_t rest = (int64_t)((uint64_t)v & (((uint64_t)1 << shift) - 1u));
+    return (v - rest) / ((int64_t)1 << shift);
+}
+
+/* v in units of 2^shift, rounded half to even and clipped: a feature */
+static int16_t feature(int64_t v, int shift, int32_t peak)
+{
+    if (shift > 0) {
+        int64_t half = (int64_t)1 << (shift - 1);
+        int64_t floor_part = shift_down(v, shift);
+        int64_t rest = v - floor_part * 2 * half;
+        v = floor_part + (rest > half || (rest == half && (floor_part & 1)));
+    }
+    return (int16_t)(v < -peak ? -peak : v > peak ? peak : v);
+}
+
+static int64_t clip_index(int64_t v)
+{
+    if (v < -(int64_t)EAE_LARGEST_INDEX)
+        return -(int64_t)EAE_LARGEST_INDEX;
+    return v > EAE_LARGEST_INDEX ? EAE_LARGEST_INDEX : v;
+}
+
+int eae_prior_fits(const eae_prior *p, const eae_net *net, int has_code)
+{
+    int32_t c = p->n_channels, i, n = 0;
+    if (c < 1 || c > EAE_MAX_WIDTH / 2 || p->shift < 0 || p->shift > EAE_MAX_SHIFT ||
+        p->lookahead < 0 || p->lookahead > EAE_MAX_LOOKAHEAD || p->center > EAE_LARGEST_INDEX ||
+        p->center < -EAE_LARGEST_INDEX)
+        return 0;
+    if (net == NULL)
+        return p->statics != NULL && !has_code;
+    if (net->n_out != 2 * c ||
+        net->n_inputs != c * (has_code ? 3 : 1) + (p->cond >= 0) || p->cond > net->feature_peak)
+        return 0;
+    for (i = 0; i < c; i++)
+        n += net->past[i] == 1;
+    for (i = c; has_code && i < 2 * c; i++)
+        n += net->past[i] == 0 && net->past[i + c] == 1;
+    if (p->cond >= 0)
+        n += net->past[net->n_inputs - 1] == 0;
+    return n == c * (has_code ? 2 : 1) + (p->cond >= 0);
+}
+
+/* The walk over the steps of one call, the same for both directions. */
+typedef struct {
+    const eae_prior *prior;
+    eae_net *net;
+    int32_t first[EAE_MAX_WIDTH / 2]; /* anchors of a group's first step */
+    int32_t out[EAE_MAX_WIDTH];
+} walk;
+
+static void start_group(walk *w)
+{
+    if (w->net != NULL)
+        eae_net_reset(w->net);
+}
+
+static void predict(walk *w, const int32_t *code, size_t t, size_t steps)
+{
+    const eae_prior *p = w->prior;
+    size_t n = (size_t)p->n_channels, c;
+    int16_t *row;
+    if (w->net == NULL)
+        return;
+    row = eae_net_row(w->net);
+    if (code != NULL) {
+        size_t at = t + (size_t)p->lookahead, before = at > 0 ? at - 1 : 0;
+        if (at > steps - 1)
+            at = steps - 1;
+        if (before > steps - 1)
+            before = steps - 1;
+        for (c = 0; c < n; c++)
+            row[n + c] = feature(
+                (int64_t)code[at * n + c] - code[before * n + c], p->shift, w->net->feature_peak);
+    }
+    if (p->cond >= 0)
+        row[w->net->n_inputs - 1] = (int16_t)p->cond;
+    eae_net_eval(w->net, w->out);
+}
+
+typedef struct {
+    int64_t centre;
+    int32_t frac16;
+    int32_t ls;
+} place;
+
+/* Where channel c of the step is expected; before: the step before, NULL at a group's start. */
+static place expected(const walk *w, const int32_t *before, size_t c)
+{
+    const eae_prior *p = w->prior;
+    place at;
+    int64_t mean = (int64_t)w->out[c] * ((int64_t)1 << p->shift);
+    int64_t whole = shift_down(mean + 8, 4);
+    int64_t anchor = !p->by_delta ? p->center : before != NULL ? before[c] : w->first[c];
+    int32_t ls = w->out[(size_t)p->n_channels + c];
+    at.centre = clip_index(anchor + whole);
+    at.frac16 = (int32_t)(mean - 16 * whole);
+    at.ls = ls < 0 ? 0 : ls >= EAE_N_SCALES ? EAE_N_SCALES - 1 : ls;
+    return at;
+}
+
+static void learn(walk *w, const int32_t *recon, const int32_t *before, const int32_t *code)
+{
+    const eae_prior *p = w->prior;
+    size_t n = (size_t)p->n_channels, c;
+    int32_t peak;
+    int16_t *row;
+    if (w->net == NULL)
+        return;
+    row = eae_net_row(w->net);
+    peak = w->net->feature_peak;
+    for (c = 0; c < n; c++) {
+        int64_t d = !p->by_delta     ? (int64_t)recon[c] - p->center
+                    : before != NULL ? (int64_t)recon[c] - before[c]
+                                     : 0;
+        row[c] = feature(d, p->shift, peak);
+        if (code != NULL)
+            row[2 * n + c] = feature((int64_t)recon[c] - code[c], p->shift, peak);
+    }
+    eae_net_advance(w->net);
+}
+
+static void init_walk(walk *w, const eae_prior *prior, eae_net *net)
+{
+    w->prior = prior;
+    w->net = net;
+    memset(w->first, 0, sizeof w->first);
+    if (net == NULL)
+        memcpy(w->out, prior->statics, 2 * (size_t)prior->n_channels * sizeof(int32_t));
+}
+
+size_t eae_prior_encode(
+    const eae_prior *prior, eae_net *net, const eae_family *family, int32_t delta,
+    const int32_t *x, const int32_t *code, size_t groups, size_t steps, int32_t *recon,
+    uint8_t *out, size_t cap)
+{
+    size_t n = (size_t)prior->n_channels, g, t, c, head = 0, len;
+    uint32_t half = (uint32_t)delta / 2;
+    walk w;
+    eae_encoder e;
+    init_walk(&w, prior, net);
+    if (prior->by_delta) {
+        for (c = 0; c < n; c++) {
+            int64_t v = groups * steps > 0 ? clip_index(x[c]) : 0;
+            uint64_t zigzag = v < 0 ? (uint64_t)(-2 * v - 1) : (uint64_t)(2 * v);
+            w.first[c] = (int32_t)v;
+            do {
+                if (head >= cap)
+                    return EAE_OVERFLOW;
+                out[head++] = (uint8_t)((zigzag & 127u) | (zigzag > 127u ? 128u : 0u));
+                zigzag >>= 7;
+            } while (zigzag > 0);
+        }
+    }
+    eae_enc_init(&e, out + head, cap - head);
+    for (g = 0; g < groups && steps > 0; g++) {
+        const int32_t *before = NULL;
+        start_group(&w);
+        for (t = 0; t < steps; t++) {
+            predict(&w, code, t, steps);
+            for (c = 0; c < n; c++) {
+                place at = expected(&w, before, c);
+                int64_t d = (int64_t)x[c] - at.centre, k, r;
+                k = d < 0 ? -(int64_t)(((uint32_t)-d + half) / (uint32_t)delta)
+                          : (int64_t)(((uint32_t)d + half) / (uint32_t)delta);
+                r = at.centre + k * delta;
+                if (r != clip_index(r) || x[c] != clip_index(x[c]))
+                    return EAE_UNCODABLE;
+                recon[c] = (int32_t)r;
+                eae_cdf_encode(family, &e, at.ls, at.frac16, k);
+            }
+            learn(&w, recon, before, code != NULL ? code + t * n : NULL);
+            before = recon;
+            recon += n;
+            x += n;
+        }
+        memcpy(w.first, recon - steps * n, n * sizeof(int32_t));
+        if (code != NULL)
+            code += steps * n;
+    }
+    len = eae_enc_finish(&e);
+    return len == EAE_OVERFLOW ? len : head + len;
+}
+
+int eae_prior_decode(
+    const eae_prior *prior, eae_net *net, const eae_family *family, int32_t delta,
+    const uint8_t *payload, size_t len, const int32_t *code, size_t groups, size_t steps,
+    int32_t *recon)
+{
+    size_t n = (size_t)prior->n_channels, g, t, c, head = 0;
+    walk w;
+    eae_decoder d;
+    init_walk(&w, prior, net);
+    if (prior->by_delta) {
+        for (c = 0; c < n; c++) {
+            uint64_t zigzag = 0;
+            int bit = 0;
+            uint8_t byte;
+            do {
+                if (head >= len || bit > 28)
+                    return 0;
+                byte = payload[head++];
+                zigzag |= (uint64_t)(byte & 127u) << bit;
+                bit += 7;
+            } while (byte > 127u);
+            if (zigzag > 2 * (uint64_t)EAE_LARGEST_INDEX)
+                return 0;
+            w.first[c] = (zigzag & 1u) ? -(int32_t)((zigzag + 1) / 2) : (int32_t)(zigzag / 2);
+        }
+    }
+    eae_dec_init(&d, payload + head, len - head);
+    for (g = 0; g < groups && steps > 0; g++) {
+        const int32_t *before = NULL;
+        start_group(&w);
+        for (t = 0; t < steps; t++) {
+            predict(&w, code, t, steps);
+            for (c = 0; c < n; c++) {
+                place at = expected(&w, before, c);
+                int64_t k = eae_cdf_decode(family, &d, at.ls, at.frac16), r;
+                if (d.bad || k > INT32_MAX || k < -(int64_t)INT32_MAX)
+                    return 0;
+                r = at.centre + k * delta;
+                if (r != clip_index(r))
+                    return 0;
+                recon[c] = (int32_t)r;
+            }
+            learn(&w, recon, before, code != NULL ? code + t * n : NULL);
+            before = recon;
+            recon += n;
+        }
+        memcpy(w.first, recon - steps * n, n * sizeof(int32_t));
+        if (code != NULL)
+            code += steps * n;
+    }
+    return eae_dec_finish(&d);
+}

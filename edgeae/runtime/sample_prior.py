@@ -1,0 +1,165 @@
+"""The sample prior: codes the signal itself from its own past, and from a code where there is one.
+
+The grid indices of a signal are coded with a quantizer of step ``delta``, closed loop, so that each
+decoded index lies within ``delta // 2`` of the true one; ``delta`` 1 is lossless. What is computed
+per step stands in `edgeae.runtime.prior_coding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeae.errors import ModelError
+from edgeae.runtime.causal import CausalNet
+from edgeae.runtime.prior_arrays import get_array, pack_net, unpack_net, whole_number
+from edgeae.runtime.prior_coding import PriorCoder, step_condition
+
+__all__ = ["SamplePrior", "decode_samples", "encode_samples"]
+
+IntArray = npt.NDArray[np.int32]
+_KINDS = ("delta", "level")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SamplePrior:
+    """A causal net over decoded samples.
+
+    Features per signal channel, in this order: all past changes (``delta``) or levels (``level``),
+    then with a code all its coming changes and all past errors r - u, then with ``has_cond`` the
+    quantizer step. Outputs: C means in sixteenths of 2^``shift`` grid steps, then C scale indices.
+
+    Attributes:
+        net: the net.
+        shape: uint16 [385], see `edgeae.bitstream.cdf`.
+        kind: "delta" predicts from the sample before, "level" from ``center``.
+        center: see ``kind``.
+        shift: the feature shift p.
+        has_code: the net reads the synthesis net's output.
+        lookahead: J, how many steps ahead it reads it.
+        has_cond: the net reads the quantizer step.
+
+    Raises:
+        ModelError: the net does not fit the rest.
+    """
+
+    net: CausalNet
+    shape: npt.NDArray[np.uint16]
+    kind: Literal["delta", "level"] = "delta"
+    center: int = 0
+    shift: int = 0
+    has_code: bool = False
+    lookahead: int = 0
+    has_cond: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ModelError(f"a sample prior's kind must be one of {_KINDS}, found {self.kind!r}")
+        _ = self.coder
+
+    @property
+    def n_channels(self) -> int:
+        """Signal channels C."""
+        return self.net.n_outputs // 2
+
+    @cached_property
+    def coder(self) -> PriorCoder:
+        """The engine set up for this prior."""
+        return PriorCoder(
+            net=self.net,
+            shape=self.shape,
+            n_channels=self.n_channels,
+            by_delta=self.kind == "delta",
+            center=self.center,
+            shift=self.shift,
+            has_code=self.has_code,
+            lookahead=self.lookahead,
+            has_cond=self.has_cond,
+        )
+
+    def cond(self, delta: int) -> int:
+        """Return the value by which the net knows the quantizer step."""
+        return step_condition(delta, self.shift) if self.has_cond else 0
+
+    def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the prior as named arrays; `from_arrays` reads them back."""
+        return {
+            "shape": self.shape,
+            "kind": np.array(_KINDS.index(self.kind), np.int32),
+            "center": np.array(self.center, np.int32),
+            "shift": np.array(self.shift, np.int32),
+            "has_code": np.array(self.has_code, np.int32),
+            "lookahead": np.array(self.lookahead, np.int32),
+            "has_cond": np.array(self.has_cond, np.int32),
+            **pack_net(self.net),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> SamplePrior:
+        """Rebuild a prior from `to_arrays`.
+
+        Raises:
+            ModelError: an array is missing or does not fit the others.
+        """
+        return cls(
+            net=unpack_net(arrays),
+            shape=get_array(arrays, "shape"),
+            kind=cast(Literal["delta", "level"], _KINDS[whole_number(arrays, "kind", 1)]),
+            center=whole_number(arrays, "center"),
+            shift=whole_number(arrays, "shift"),
+            has_code=bool(whole_number(arrays, "has_code", 1)),
+            lookahead=whole_number(arrays, "lookahead"),
+            has_cond=bool(whole_number(arrays, "has_cond", 1)),
+        )
+
+
+def encode_samples(
+    prior: SamplePrior,
+    x: Sequence[IntArray],
+    delta: int = 1,
+    code: Sequence[IntArray] | None = None,
+) -> list[tuple[bytes, IntArray] | None]:
+    """Code frames of grid indices.
+
+    Args:
+        prior: the prior.
+        x: int32 [G, T, C] each: one group for a series; for images a group per image, T pixels in
+            raster order.
+        delta: quantizer step, odd.
+        code: the synthesis net's output, int32 like ``x``, where the prior reads one.
+
+    Returns:
+        Per frame its payload and the decoded indices, int32 [G, T, C]; None where an index lies
+        outside ±(2^30 - 1).
+    """
+    return prior.coder.encode(x, delta, prior.cond(delta), code)
+
+
+def decode_samples(
+    prior: SamplePrior,
+    payloads: Sequence[bytes],
+    shapes: Sequence[tuple[int, int]],
+    delta: int = 1,
+    code: Sequence[IntArray] | None = None,
+) -> list[IntArray]:
+    """Read frames that `encode_samples` wrote.
+
+    Args:
+        prior: the prior.
+        payloads: the frames' bytes.
+        shapes: G and T of each frame, bounded by the caller.
+        delta: as for `encode_samples`.
+        code: as for `encode_samples`.
+
+    Returns:
+        int32 [G, T, C] each.
+
+    Raises:
+        CorruptError: a payload is damaged.
+    """
+    return prior.coder.decode(payloads, shapes, delta, prior.cond(delta), code)
