@@ -1,0 +1,1 @@
+"""Models at work: bundles, sessions and the integer priors. Needs numpy and onnxruntime."""

@@ -2,7 +2,7 @@
 
 =====================  ==========================================================================
 manifest.json          what the model is for, its limits, and the SHA-256 of each file below
-encoder.onnx           analysis net: samples (grid indices) to latents; none in a bundle without a net
+encoder.onnx           analysis net: samples (grid indices) to latents; absent without a net
 decoder.onnx           synthesis net: latents to samples
 prior.onnx             the latent prior as a graph, for study and other runtimes; not read here
 sample_prior_<i>.onnx  likewise for each sample prior
@@ -99,9 +99,7 @@ class Bundle:
             elif where.is_file():
                 files = _read_zip(where)
             else:
-                raise ModelError(
-                    f"{where}: there is no bundle (a folder or a zip with {MANIFEST})"
-                )
+                raise ModelError(f"{where}: there is no bundle (a folder or a zip with {MANIFEST})")
         except OSError as error:
             raise ModelError(f"{where}: cannot read the bundle: {error}") from error
         return cls.from_files(files, path=where)
@@ -128,8 +126,8 @@ class Bundle:
                 raise ModelError(f"{path or 'bundle'}: {name} is missing")
             if hashlib.sha256(files[name]).hexdigest() != digest:
                 raise ModelError(
-                    f"{path or 'bundle'}: {name} was changed since the bundle was exported "
-                    "(its SHA-256 differs from the manifest's): export it again or fetch a fresh copy"
+                    f"{path or 'bundle'}: {name} was changed since the bundle was exported (its "
+                    "SHA-256 differs from the manifest's): export it again or fetch a fresh copy"
                 )
         kept = {name: files[name] for name in files if name in manifest.files or name == MODEL_CARD}
         return cls(manifest, kept | {MANIFEST: files[MANIFEST]}, path)

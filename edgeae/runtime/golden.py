@@ -124,7 +124,10 @@ def _run_model(
         zip(bundle.sample_priors, bundle.sample_prior_ranges, strict=True)
     ):
         code = [decoded] if spec.has_code and decoded is not None else None
-        ((payload, _),) = encode_samples(prior, [x], spec.delta_min, code)
+        (coded,) = encode_samples(prior, [x], spec.delta_min, code)
+        if coded is None:
+            raise ModelError("golden signal: an index is out of range")
+        payload, _ = coded
         results[f"sample_payload{number}"] = np.frombuffer(payload, np.uint8)
     return results
 

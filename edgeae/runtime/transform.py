@@ -137,9 +137,7 @@ def _series_windows(net: NetSpec, x: NDArray[np.int32]) -> NDArray[np.int32]:
     return whole.reshape(-1, window, x.shape[2]).transpose(0, 2, 1)
 
 
-def _run(
-    bundle: Bundle, which: str, inputs: list[NDArray[np.int32]]
-) -> list[NDArray[np.float32]]:
+def _run(bundle: Bundle, which: str, inputs: list[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
     """Run a net over every input, equal shapes together, a bounded number of elements at a time."""
     session = bundle.encoder() if which == "encoder" else bundle.decoder()
     outputs: list[NDArray[np.float32] | None] = [None] * len(inputs)

@@ -1,0 +1,277 @@
+"""Decisions before the first frame: which grid, which quantizer step, which header.
+
+Everything a decoder needs follows from the header, so these decisions may be as clever as they
+like: a decoder never repeats them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeae.bitstream.header import Profile, Promise, StreamHeader
+from edgeae.errors import ConfigError, ModelError
+from edgeae.runtime.bundle import Bundle
+from edgeae.signal.grid import Grid, detect_grid, fallback_grid
+from edgeae.tasks.codec import lossy_delta
+
+__all__ = [
+    "StreamOptions",
+    "choose_grid",
+    "default_ndim",
+    "index_bound",
+    "make_header",
+    "parse_profile",
+]
+
+_MAX_GRID = 1 << 53
+_MAX_INDEX_BOUND = (1 << 29) - 2
+_FILE_ITEMS = 1 << 16
+_FILE_IMAGES = 64
+_RADIO_ITEMS = 1 << 10
+_FRAME_SAMPLES = 1 << 20
+RADIO_HEAD_BYTES = 16
+"""An upper limit of what a radio frame of one item adds to its samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """What a stream should be, checked on creation.
+
+    Attributes:
+        max_error: bound E on |x - x_hat|, in the signal's units.
+        lossless: every sample comes back bit for bit. With neither, the stream is lossy.
+        step: step of the latents' quantizer; None takes the bundle's default.
+        profile: ``file`` or ``radio``.
+        frame_length: items per frame; None takes 65,536 time steps or 64 images in a file, 1,024
+            or 1 by radio.
+        max_packet: largest radio frame in bytes; frames are halved until they fit.
+        grid: the signal's grid; None looks for it in the first samples.
+        rate_hz: sampling rate, carried along; None takes the bundle's.
+        metadata: JSON object, carried along.
+
+    Raises:
+        ConfigError: an option or a combination makes no sense.
+    """
+
+    max_error: float | None = None
+    lossless: bool = False
+    step: int | None = None
+    profile: Profile = Profile.FILE
+    frame_length: int | None = None
+    max_packet: int | None = None
+    grid: Grid | None = None
+    rate_hz: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.max_error is not None:
+            if self.lossless:
+                raise ConfigError("max_error and lossless exclude each other: choose one")
+            bound = float(self.max_error)
+            if not (math.isfinite(bound) and bound >= 0):
+                raise ConfigError(f"max_error is {bound}; it must be finite and not negative")
+            object.__setattr__(self, "max_error", bound)
+        if self.max_packet is not None and self.profile is not Profile.RADIO:
+            raise ConfigError("max_packet goes with profile radio")
+
+    @property
+    def promise(self) -> Promise:
+        """What the stream guarantees."""
+        if self.lossless:
+            return Promise.LOSSLESS
+        return Promise.LOSSY if self.max_error is None else Promise.MAX_ERROR
+
+
+def parse_profile(value: Profile | str) -> Profile:
+    """A profile by name, or a ConfigError."""
+    try:
+        return Profile(value)
+    except ValueError:
+        raise ConfigError(f"profile is {value!r}: choose file or radio") from None
+
+
+def choose_grid(
+    samples: NDArray[Any], bundle: Bundle | None, options: StreamOptions, *, whole: bool = False
+) -> tuple[Grid, bool]:
+    """The grid to code samples on, and whether they all lie on it.
+
+    The bundle's grid comes first, for its nets know signals in that unit; then one found in the
+    samples; then, for a bound, one that is fine enough.
+
+    Args:
+        samples: the signal, or its beginning.
+        bundle: the model, if any.
+        options: the promise, and the grid if it is given.
+        whole: whether ``samples`` is all of the signal, so that a common divisor can be trusted.
+    """
+    if options.grid is not None:
+        return options.grid, _share_on(options.grid, samples) == 1.0
+    own = Grid(*bundle.signal.grid) if bundle is not None else None
+    if samples.dtype.kind in "iu":
+        for grid in (own, detect_grid(samples) if whole and own is None else None):
+            if grid is not None and grid.den == 1 and _share_on(grid, samples) == 1.0:
+                return grid, True
+        return Grid(1, 1), True
+    share = 0.0 if own is None else _share_on(own, samples)
+    if own is not None and share == 1.0:
+        return own, True
+    found = detect_grid(samples)
+    if found is not None and max(found.num, found.den) <= _MAX_GRID:
+        return found, True
+    if own is not None and (
+        options.promise is Promise.LOSSY
+        or share > 0.5
+        or (options.max_error is not None and options.max_error >= 2.5 * own.step)
+    ):
+        return own, False
+    if options.max_error:
+        return _grid_for_bound(samples, options.max_error), False
+    return Grid(1, 1), False
+
+
+def _share_on(grid: Grid, samples: NDArray[Any]) -> float:
+    """Share of the finite samples that lie on a grid, 1 where there are none."""
+    finite = samples[np.isfinite(samples)] if samples.dtype.kind == "f" else samples.reshape(-1)
+    if finite.size == 0:
+        return 1.0
+    index, same = grid.to_index(finite)
+    return float(np.mean(same | ((finite == 0) & (index == 0))))
+
+
+def _grid_for_bound(samples: NDArray[Any], max_error: float) -> Grid:
+    """A power-of-two grid well below the bound; what it cannot index will be exceptions."""
+    finite = samples[np.isfinite(samples)].astype(np.float64)
+    peak = float(np.max(np.abs(finite), initial=0.0))
+    try:
+        return fallback_grid(max_error, min(peak, max_error * (1 << 22)))
+    except ConfigError:
+        return Grid(1, 1)  # a bound of the order 1e-20 or 1e+20: raw frames will serve
+
+
+def index_bound(
+    grid: Grid, max_error: float, samples: NDArray[Any], *, on_grid: bool
+) -> tuple[int, int]:
+    """How far indices may be off, as (e, e if floats did not round); see the note below.
+
+    The check on every frame is strict: |x - x_hat| <= max_error in float64. Samples that stand
+    for 0.010 and 0.001 may differ by 0.009000000000000001, so a bound of 0.009 allows 8 steps of
+    0.001, not 9. Grids of integers and of powers of two have no such loss.
+    """
+    steps = Fraction(max_error) * grid.den / grid.num
+    nominal = grid.index_bound(max_error, on_grid=on_grid)
+    if samples.dtype.kind == "f" and grid.den & (grid.den - 1):
+        finite = np.abs(samples[np.isfinite(samples)])
+        peak = np.max(finite, initial=samples.dtype.type(grid.step))
+        steps -= Fraction(float(np.spacing(peak))) * grid.den / grid.num
+    if not on_grid:
+        steps -= Fraction(1, 2)
+    return min(max(math.floor(steps), 0), _MAX_INDEX_BOUND), min(max(nominal, 0), _MAX_INDEX_BOUND)
+
+
+def default_ndim(channels: int, image_size: tuple[int, int] | None) -> int:
+    """Axes of decoded samples where the header's metadata says nothing: no axis for one channel."""
+    return (1 if image_size is None else 3) + (channels > 1)
+
+
+def make_header(
+    samples: NDArray[Any],
+    bundle: Bundle | None,
+    options: StreamOptions,
+    *,
+    channels: int,
+    image_size: tuple[int, int] | None,
+    ndim: int,
+    grid: Grid,
+    on_grid: bool,
+) -> StreamHeader:
+    """The header of a stream that begins with ``samples``.
+
+    Raises:
+        ConfigError: the promise or the step does not go with the bundle.
+        ModelError: the bundle cannot give the promise.
+    """
+    promise = options.promise
+    net = None if bundle is None else bundle.net
+    if promise is Promise.LOSSY:
+        if bundle is None or net is None:
+            raise ConfigError(
+                "lossy coding needs a bundle with a window code: give max_error or lossless"
+            )
+        delta = lossy_delta(net.max_rmse)
+    else:
+        _require_exact(bundle, promise)
+        delta = 1
+        if options.max_error is not None:
+            delta = 2 * index_bound(grid, options.max_error, samples, on_grid=on_grid)[0] + 1
+    metadata = dict(options.metadata)
+    if ndim != default_ndim(channels, image_size):
+        metadata["ndim"] = ndim
+    rate_hz = options.rate_hz
+    if rate_hz is None and bundle is not None:
+        rate_hz = bundle.signal.rate_hz
+    return StreamHeader(
+        dtype=samples.dtype.name,
+        channels=channels,
+        frame_length=options.frame_length or _default_length(options, channels, image_size),
+        image_size=image_size,
+        grid=(grid.num, grid.den),
+        rate_hz=rate_hz,
+        promise=promise,
+        delta=delta,
+        max_error=options.max_error,
+        step=_latent_step(bundle, options, delta),
+        fingerprint=b"" if bundle is None else bundle.fingerprint,
+        exact=bundle is None or bundle.manifest.exact,
+        profile=options.profile,
+        metadata=metadata,
+    )
+
+
+def _require_exact(bundle: Bundle | None, promise: Promise) -> None:
+    if bundle is None or bundle.exact:
+        return
+    why = "says it is not exact"
+    if bundle.manifest.exact:
+        why = f"failed its self-test on this machine ({bundle.self_test()[0]})"
+    raise ModelError(
+        f"bundle {bundle.name!r} {why}, so its nets cannot promise {promise.value}: code without "
+        "a bundle, for the classical mode keeps this promise, or choose lossy"
+    )
+
+
+def _latent_step(bundle: Bundle | None, options: StreamOptions, delta: int) -> int:
+    net = None if bundle is None else bundle.net
+    if bundle is None or net is None:
+        if options.step is not None:
+            raise ConfigError("step goes with a bundle that has a window code")
+        return 0
+    if options.step is not None:
+        if not net.min_step <= options.step <= net.max_step:
+            raise ConfigError(
+                f"step is {options.step}; bundle {bundle.name!r} takes "
+                f"{net.min_step}..{net.max_step}"
+            )
+        return options.step
+    if options.promise is Promise.LOSSY:
+        return net.default_step
+    for spec in bundle.sample_prior_ranges:
+        if spec.has_code and spec.delta_min <= delta <= spec.delta_max:
+            return spec.step or net.default_step
+    return 0
+
+
+def _default_length(
+    options: StreamOptions, channels: int, image_size: tuple[int, int] | None
+) -> int:
+    height, width = image_size or (1, 1)
+    cap = max(1, _FRAME_SAMPLES // (channels * height * width))
+    if options.profile is Profile.RADIO:
+        return min(_RADIO_ITEMS if image_size is None else 1, cap)
+    return min(_FILE_ITEMS if image_size is None else _FILE_IMAGES, cap)

@@ -1,0 +1,630 @@
+"""Samples in, bytes out, and back: whole signals at once, or streams in constant memory.
+
+One-shot, for arrays that fit into memory::
+
+    data = edgeae.encode(bundle, x, max_error=5)
+    y = edgeae.decode(bundle, data)
+
+Streaming, for a device's loop. How the samples are cut into ``write`` calls never changes the
+bytes: frames are cut by the stream itself, every ``frame_length`` items, and at ``flush``::
+
+    with StreamEncoder(bundle, max_error=5, file=uplink) as encoder:
+        for chunk in sensor:
+            encoder.write(chunk)
+
+Whatever has left the encoder can be decoded, also if the program dies before ``close``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from edgeae.bitstream.frame import MAX_RADIO_PAYLOAD_BYTES, Frame, pack_frame
+from edgeae.bitstream.header import Profile, StreamHeader
+from edgeae.bitstream.reader import FrameParser, FrameReader
+from edgeae.bitstream.writer import StreamPacker
+from edgeae.errors import ConfigError, EdgeAEError, SignalError
+from edgeae.runtime.bundle import Bundle
+from edgeae.signal.grid import Grid
+from edgeae.tasks.codec import BATCH_FRAMES, FrameCodec
+from edgeae.tasks.plan import (
+    RADIO_HEAD_BYTES,
+    StreamOptions,
+    choose_grid,
+    default_ndim,
+    make_header,
+    parse_profile,
+)
+
+__all__ = ["StreamDecoder", "StreamEncoder", "decode", "encode"]
+
+_BATCH_SAMPLES = 1 << 20
+_DTYPES = "iuf"
+
+Samples = NDArray[Any]
+
+
+class StreamEncoder:
+    """Codes a signal that arrives piece by piece.
+
+    Args:
+        bundle: the model; None codes without one (``max_error`` or ``lossless`` only).
+        dtype: type of the samples; None takes that of the first piece.
+        channels: channels C; None takes the first piece's.
+        image_size: (H, W) of images; None takes the first piece's.
+        max_error: bound E on |x - x_hat|, in the signal's units.
+        lossless: every sample comes back bit for bit. With neither, the stream is lossy.
+        step: step of the latents' quantizer; None takes the bundle's default.
+        profile: ``file`` (searchable, CRC-32) or ``radio`` (short packets that may get lost).
+        frame_length: items per frame; None takes the profile's usual length.
+        max_packet: largest radio frame in bytes; frames are halved until they fit.
+        grid: the signal's grid; None looks for it in the first frame.
+        rate_hz: sampling rate, carried along; None takes the bundle's.
+        metadata: JSON object, carried along.
+        file: where to write what ``write``, ``flush`` and ``close`` return, if anywhere.
+
+    Attributes:
+        header: the stream's header, None until the first frame is cut.
+        n_items: items coded so far.
+
+    Raises:
+        ConfigError: an option makes no sense.
+
+    Example:
+        >>> import numpy as np
+        >>> encoder = StreamEncoder(None, lossless=True)
+        >>> data = encoder.write(np.arange(1000, dtype=np.int16)) + encoder.close()
+        >>> decode(None, data)[:4].tolist()
+        [0, 1, 2, 3]
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | None,
+        *,
+        dtype: DTypeLike | None = None,
+        channels: int | None = None,
+        image_size: tuple[int, int] | None = None,
+        max_error: float | None = None,
+        lossless: bool = False,
+        step: int | None = None,
+        profile: Profile | str = Profile.FILE,
+        frame_length: int | None = None,
+        max_packet: int | None = None,
+        grid: Grid | tuple[int, int] | None = None,
+        rate_hz: float | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        file: BinaryIO | None = None,
+    ) -> None:
+        self._options = StreamOptions(
+            max_error=max_error,
+            lossless=lossless,
+            step=step,
+            profile=parse_profile(profile),
+            frame_length=frame_length,
+            max_packet=max_packet,
+            grid=Grid(*grid) if isinstance(grid, tuple) else grid,
+            rate_hz=rate_hz,
+            metadata=metadata or {},
+        )
+        self._bundle = bundle
+        self._file = file
+        self._dtype = None if dtype is None else _sample_type(np.dtype(dtype))
+        self._layout = None if channels is None else (channels, image_size)
+        self._ndim: int | None = None
+        self._held: Samples | None = None
+        self._n_held = 0
+        self._codec: FrameCodec | None = None
+        self._packer: StreamPacker | None = None
+        self._closed = False
+        self.n_items = 0
+
+    @property
+    def header(self) -> StreamHeader | None:
+        """The stream's header, None until the first frame is cut."""
+        return None if self._codec is None else self._codec.header
+
+    def write(self, samples: ArrayLike) -> bytes:
+        """Take samples; return the bytes of the frames they completed, often none.
+
+        Args:
+            samples: [T], [T, C], [N, H, W] or [N, H, W, C], any number of items, always of the
+                same dtype and layout.
+
+        Raises:
+            SignalError: dtype or shape differs from what the stream has.
+            ModelError: the bundle does not fit the signal or cannot give the promise.
+        """
+        x = self._checked(samples)
+        held = self._held_buffer(x)
+        length = len(held)
+        blocks = []
+        if self._n_held:
+            missing = min(length - self._n_held, len(x))
+            held[self._n_held : self._n_held + missing] = x[:missing]
+            self._n_held += missing
+            x = x[missing:]
+            if self._n_held == length:
+                blocks.append(held.copy())
+                self._n_held = 0
+        n_whole = len(x) // length
+        blocks += [x[k * length : (k + 1) * length] for k in range(n_whole)]
+        data = self._encode(blocks)
+        rest = x[n_whole * length :]
+        if len(rest):
+            held[: len(rest)] = rest
+            self._n_held = len(rest)
+        return data
+
+    def flush(self) -> bytes:
+        """Code what is held back as a short frame, so that everything written can be decoded."""
+        if self._closed:
+            raise ConfigError("the encoder is closed")
+        if self._held is None or not self._n_held:
+            return b""
+        block = self._held[: self._n_held].copy()
+        self._n_held = 0
+        return self._encode([block])
+
+    def close(self) -> bytes:
+        """Flush, and end the stream. A second call does nothing."""
+        if self._closed:
+            return b""
+        data = self.flush()
+        if self._packer is None:
+            data += self._begin(None)
+        if self._packer is not None:
+            data += self._sent(self._packer.end())
+        self._closed = True
+        return data
+
+    def __enter__(self) -> StreamEncoder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # After a failure the end mark stays away: the stream is truncated, and says so.
+        if kind is not None or self._closed:
+            return
+        if self._file is None:
+            raise ConfigError(
+                "the encoder was left open, and the bytes of its end would be lost: "
+                "call close() inside the with block, or give a file"
+            )
+        self.close()
+
+    def _checked(self, samples: ArrayLike) -> Samples:
+        """Samples as [n, C] or [n, H, W, C] in native byte order, the same kind as before."""
+        if self._closed:
+            raise ConfigError("the encoder is closed")
+        x: Samples = np.asarray(samples)
+        kind = _sample_type(x.dtype)
+        if self._dtype is None:
+            self._dtype = kind
+        if kind != self._dtype:
+            raise SignalError(
+                f"samples are {kind.name}, the stream is {self._dtype.name}: convert them first"
+            )
+        is_image = x.ndim >= 3
+        channels = x.shape[-1] if x.ndim in (2, 4) else 1
+        if not 1 <= x.ndim <= 4 or channels == 0 or 0 in x.shape[1:]:
+            raise SignalError(
+                f"samples have shape {list(x.shape)}; expected [T], [T, C], [N, H, W] or "
+                "[N, H, W, C]"
+            )
+        layout = (channels, (x.shape[1], x.shape[2]) if is_image else None)
+        if self._layout is None:
+            self._layout = layout
+        if layout != self._layout or self._ndim not in (None, x.ndim):
+            raise SignalError(
+                f"samples have shape {list(x.shape)}, the stream has {self._layout[0]} "
+                f"channel(s)"
+                + (f" of {self._layout[1]} pixels" if self._layout[1] else "")
+                + (f" and {self._ndim} axes" if self._ndim not in (None, x.ndim) else "")
+            )
+        self._ndim = x.ndim
+        shape = (len(x), *(layout[1] or ()), channels)
+        return x.astype(kind, copy=False).reshape(shape)
+
+    def _held_buffer(self, x: Samples) -> Samples:
+        if self._held is None:
+            header = self._plan(x[:0])
+            FrameCodec(header, self._bundle)  # what does not fit is said before a sample is taken
+            self._held = np.empty((header.frame_length, *x.shape[1:]), x.dtype)
+        return self._held
+
+    def _plan(self, first: Samples) -> StreamHeader:
+        channels, image_size = self._layout or (1, None)
+        grid, on_grid = choose_grid(first, self._bundle, self._options)
+        header = make_header(
+            first,
+            self._bundle,
+            self._options,
+            channels=channels,
+            image_size=image_size,
+            ndim=self._ndim or default_ndim(channels, image_size),
+            grid=grid,
+            on_grid=on_grid,
+        )
+        self._check_packet(header)
+        return header
+
+    def _check_packet(self, header: StreamHeader) -> None:
+        if header.profile is not Profile.RADIO:
+            return
+        needed = header.samples_per_item * header.itemsize + RADIO_HEAD_BYTES
+        allowed = self._packet_bytes()
+        if needed > allowed:
+            raise ConfigError(
+                f"a packet of {allowed} bytes cannot be sure to hold one item, which may take "
+                f"{needed}: use a larger max_packet or the file profile"
+            )
+
+    def _packet_bytes(self) -> int:
+        return min(self._options.max_packet or MAX_RADIO_PAYLOAD_BYTES, MAX_RADIO_PAYLOAD_BYTES)
+
+    def _begin(self, first: Samples | None) -> bytes:
+        """The header's bytes; from here on the stream's form is fixed."""
+        if first is None:  # nothing was ever written
+            first = np.zeros((0,), self._dtype or np.dtype(np.int16))
+        header = self._plan(first)
+        self._codec = FrameCodec(header, self._bundle)
+        self._packer = StreamPacker(header)
+        return self._sent(self._packer.begin())
+
+    def _encode(self, blocks: list[Samples]) -> bytes:
+        if not blocks:
+            return b""
+        parts = []
+        if self._packer is None:
+            parts.append(self._begin(blocks[0]))
+        at_once = max(1, min(BATCH_FRAMES, _BATCH_SAMPLES // max(1, blocks[0].size)))
+        for begin in range(0, len(blocks), at_once):
+            parts += self._encode_batch(blocks[begin : begin + at_once])
+        return b"".join(parts)
+
+    def _encode_batch(self, blocks: list[Samples]) -> Iterator[bytes]:
+        codec, packer = self._codec, self._packer
+        if codec is None or packer is None:
+            raise AssertionError("the stream has not begun")
+        for block, frame in zip(blocks, codec.encode(blocks), strict=True):
+            if self._too_large(frame, packer):
+                middle = (len(block) + 1) // 2
+                for half in (block[:middle], block[middle:]):
+                    yield from self._encode_batch([half])
+            else:
+                data = packer.frame(frame)
+                self.n_items += frame.n_items
+                yield self._sent(data)
+
+    def _too_large(self, frame: Frame, packer: StreamPacker) -> bool:
+        if packer.header.profile is not Profile.RADIO or frame.n_items == 1:
+            return False
+        limit = self._packet_bytes()
+        if len(frame.payload) + len(frame.exceptions) > limit:
+            return True
+        header = packer.header
+        return len(pack_frame(frame, header, packer.n_items, header.checksum)) > limit
+
+    def _sent(self, data: bytes) -> bytes:
+        if self._file is not None and data:
+            self._file.write(data)
+        return data
+
+
+class StreamDecoder:
+    """Decodes a stream that arrives piece by piece.
+
+    Args:
+        bundle: the model the stream was coded with; None for streams coded without one.
+        header: the header, where it is known out of band (radio).
+        lost: what stands for lost radio items: ``hold`` repeats the last sample, so that time
+            goes on; ``skip`` leaves them out.
+
+    Attributes:
+        n_items: items given out so far.
+        lost_items: (first, count) of each gap in a radio stream, items counted by the sender.
+
+    Example:
+        >>> import numpy as np
+        >>> data = encode(None, np.arange(1000, dtype=np.int16), lossless=True)
+        >>> decoder = StreamDecoder(None)
+        >>> parts = [decoder.write(data[:40]), decoder.write(data[40:]), decoder.close()]
+        >>> np.concatenate(parts).shape
+        (1000,)
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | None,
+        *,
+        header: StreamHeader | None = None,
+        lost: Literal["hold", "skip"] = "hold",
+    ) -> None:
+        if lost not in ("hold", "skip"):
+            raise ConfigError(f"lost is {lost!r}: choose hold or skip")
+        self._bundle = bundle
+        self._parser = FrameParser(header)
+        self._codec = None if header is None else FrameCodec(header, bundle)
+        self._lost = lost
+        self._last: Samples | None = None
+        self._failure: EdgeAEError | None = None
+        self._closed = False
+        self.n_items = 0
+        self.lost_items: list[tuple[int, int]] = []
+
+    @property
+    def header(self) -> StreamHeader | None:
+        """The stream's header, None until it has arrived."""
+        return self._parser.header
+
+    def write(self, data: bytes | bytearray | memoryview) -> Samples:
+        """Take bytes; return the samples of the frames they completed, often none.
+
+        Until the header is complete the type of the samples is unknown; the result is then an
+        empty array of bools.
+
+        Raises:
+            StreamError: the bytes are no good stream from here on. Samples of frames before the
+                damage are returned first, by the call that met it; then every call raises.
+            WrongModelError: the stream was coded with another bundle.
+        """
+        if self._closed:
+            raise ConfigError("the decoder is closed")
+        if self._failure is not None:
+            raise self._failure
+        return self._decode(self._parser.feed(data))
+
+    def end_packet(self) -> Samples:
+        """Say that a radio packet ends here, so that no frame goes on beyond it."""
+        return self._decode(self._parser.end_packet())
+
+    def close(self) -> Samples:
+        """Say that no more bytes come; return the last samples (radio), usually none.
+
+        Raises:
+            TruncatedError: the stream is not complete.
+            CorruptError: the last bytes were broken.
+        """
+        if self._closed:
+            return self._joined([])
+        if self._failure is not None:
+            raise self._failure
+        samples = self._decode(self._parser.close())
+        if self._failure is None:
+            self._closed = True
+        return samples
+
+    def __enter__(self) -> StreamDecoder:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None and not self._closed and len(self.close()):
+            raise ConfigError(
+                "the last samples came with the end of the stream: "
+                "call close() inside the with block and keep what it returns"
+            )
+
+    def _decode(self, frames: list[Frame]) -> Samples:
+        header = self._parser.header
+        if header is None:
+            return np.zeros(0, np.bool_)
+        if self._codec is None:
+            self._codec = FrameCodec(header, self._bundle)
+        at_once = max(
+            1,
+            min(BATCH_FRAMES, _BATCH_SAMPLES // (header.frame_length * header.samples_per_item)),
+        )
+        parts: list[Samples] = []
+        for begin in range(0, len(frames), at_once):
+            batch = frames[begin : begin + at_once]
+            for frame, samples in zip(batch, self._decode_batch(batch, parts), strict=False):
+                self._bridge_gap(frame, parts, samples)
+                parts.append(samples)
+                self._last = samples[-1:]
+                self.n_items += frame.n_items
+            if self._failure is not None:
+                break
+        return self._joined(parts)
+
+    def _decode_batch(self, batch: list[Frame], before: list[Samples]) -> list[Samples]:
+        """Samples of a batch; of the frames before the first broken one if one is broken."""
+        codec = self._codec
+        if codec is None:
+            raise AssertionError("frames without a header")
+        try:
+            return codec.decode(batch)
+        except EdgeAEError as error:
+            if len(batch) == 1:
+                return self._fail(batch[0], error, before)
+        whole: list[Samples] = []
+        for frame in batch:
+            try:
+                whole += codec.decode([frame])
+            except EdgeAEError as error:
+                self._fail(frame, error, before + whole)
+                break
+        return whole
+
+    def _fail(self, frame: Frame, error: EdgeAEError, before: list[Samples]) -> list[Samples]:
+        failure = type(error)(f"the frame at item {frame.start}: {error}")
+        failure.__cause__ = error
+        self._failure = failure
+        if not before:
+            raise failure
+        return []
+
+    def _bridge_gap(self, frame: Frame, parts: list[Samples], samples: Samples) -> None:
+        if not frame.lost_items:
+            return
+        self.lost_items.append((frame.start - frame.lost_items, frame.lost_items))
+        if self._lost == "hold":
+            last = samples[:1] if self._last is None else self._last
+            parts.append(np.repeat(last, frame.lost_items, axis=0))
+            self.n_items += frame.lost_items
+
+    def _joined(self, parts: list[Samples]) -> Samples:
+        header = self._parser.header
+        if header is None:
+            return np.zeros(0, np.bool_)
+        if not parts:
+            shape = (0, *(header.image_size or ()), header.channels)
+            parts = [np.zeros(shape, header.dtype)]
+        joined = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        ndim = header.metadata.get("ndim", default_ndim(header.channels, header.image_size))
+        if header.channels == 1 and joined.ndim != ndim:
+            joined = joined[..., 0]
+        return joined
+
+
+def encode(
+    bundle: Bundle | None,
+    signal: ArrayLike,
+    *,
+    max_error: float | None = None,
+    lossless: bool = False,
+    step: int | None = None,
+    profile: Profile | str = Profile.FILE,
+    frame_length: int | None = None,
+    max_packet: int | None = None,
+    grid: Grid | tuple[int, int] | None = None,
+    rate_hz: float | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Code a whole signal.
+
+    Args:
+        bundle: the model; None codes without one (``max_error`` or ``lossless`` only).
+        signal: [T], [T, C], [N, H, W] or [N, H, W, C].
+        max_error: bound E on |x - x_hat|, in the signal's units.
+        lossless: every sample comes back bit for bit. With neither, the stream is lossy.
+        step: step of the latents' quantizer; None takes the bundle's default.
+        profile: ``file`` or ``radio``.
+        frame_length: items per frame; None takes the profile's usual length.
+        max_packet: largest radio frame in bytes.
+        grid: the signal's grid; None looks for it in the whole signal.
+        rate_hz: sampling rate, carried along.
+        metadata: JSON object, carried along.
+
+    Raises:
+        ConfigError: an option makes no sense.
+        SignalError: the array is no signal.
+        ModelError: the bundle does not fit the signal or cannot give the promise.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.cumsum(np.random.default_rng(0).integers(-9, 10, 5000)).astype(np.int32)
+        >>> y = decode(None, encode(None, x, max_error=3))
+        >>> int(np.abs(x - y).max())
+        3
+    """
+    x: Samples = np.asarray(signal)
+    kind = _sample_type(x.dtype)
+    if grid is None:
+        options = StreamOptions(max_error=max_error, lossless=lossless)
+        grid = choose_grid(x.astype(kind, copy=False), bundle, options, whole=True)[0]
+    encoder = StreamEncoder(
+        bundle,
+        max_error=max_error,
+        lossless=lossless,
+        step=step,
+        profile=profile,
+        frame_length=frame_length,
+        max_packet=max_packet,
+        grid=grid,
+        rate_hz=rate_hz,
+        metadata=metadata,
+    )
+    data = encoder.write(x)
+    return data + encoder.close()
+
+
+def decode(
+    bundle: Bundle | None,
+    data: bytes | bytearray | memoryview,
+    *,
+    start: int | None = None,
+    stop: int | None = None,
+) -> Samples:
+    """Decode a whole stream, or items ``start`` to ``stop`` of it.
+
+    Only the frames that hold the wanted items are decoded (file profile).
+
+    Args:
+        bundle: the model the stream was coded with; None for streams coded without one.
+        data: the stream.
+        start: first item, counted from 0; None starts at the first.
+        stop: the item after the last one; None goes to the end.
+
+    Raises:
+        StreamError: the bytes are no complete, good stream.
+        WrongModelError: the stream was coded with another bundle.
+        ConfigError: ``start`` or ``stop`` is negative.
+    """
+    if (start or 0) < 0 or (stop or 0) < 0:
+        raise ConfigError("start and stop count items from 0: they cannot be negative")
+    if start is None and stop is None:
+        decoder = StreamDecoder(bundle)
+        parts = [decoder.write(data), decoder.close()]
+        return np.concatenate(parts) if len(parts[1]) else parts[0]
+    parts = list(read_items(bundle, io.BytesIO(data), start=start or 0, stop=stop))
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def read_items(
+    bundle: Bundle | None, file: BinaryIO, *, start: int = 0, stop: int | None = None
+) -> Iterator[Samples]:
+    """Decode items ``start`` to ``stop`` of a stream in a seekable file, piece by piece.
+
+    Yields:
+        Samples, at least one (possibly empty) array.
+
+    Raises:
+        StreamError: damage before the last wanted item.
+        SignalError: the file cannot seek.
+    """
+    reader = FrameReader(file)
+    decoder = StreamDecoder(bundle, header=reader.header)
+    radio = reader.header.profile is Profile.RADIO
+    if not radio:
+        reader.seek_item(start)
+    yield decoder._joined([])
+    position = 0
+    for frame in reader:
+        first = decoder.n_items if radio else frame.start
+        if stop is not None and frame.start >= stop:
+            break
+        samples = decoder._decode([frame])
+        if decoder._failure is not None:
+            raise decoder._failure
+        low = max(start - first, 0)
+        high = len(samples) if stop is None else max(min(stop - first, len(samples)), 0)
+        position = first + len(samples)
+        if low < high:
+            yield samples[low:high]
+        if stop is not None and position >= stop:
+            break
+
+
+def _sample_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in native byte order, if it can be coded."""
+    if dtype.kind not in _DTYPES or dtype.itemsize > 8:
+        raise SignalError(
+            f"samples are {dtype}; expected integers or floats of up to 64 bits: convert them first"
+        )
+    return dtype.newbyteorder("=")
