@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from edgeae.signal.base import SignalFile
-from edgeae.signal.files import atomic_output
 from edgeae.signal.grid import INDEX_LIMIT, Grid, detect_grid, detect_grids, fallback_grid
-from edgeae.signal.io import SignalSink, iter_signal, read_signal, write_signal
+
+if TYPE_CHECKING:
+    from edgeae.signal.files import atomic_output
+    from edgeae.signal.io import SignalSink, iter_signal, read_signal, write_signal
 
 __all__ = [
     "INDEX_LIMIT",
@@ -20,3 +24,14 @@ __all__ = [
     "read_signal",
     "write_signal",
 ]
+
+_LAZY = {"atomic_output": "files"}
+
+
+def __getattr__(name: str) -> Any:
+    # Files are for the command line: a device that streams never pays for CSV, gzip and zip.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"edgeae.signal.{_LAZY.get(name, 'io')}"), name)

@@ -12,7 +12,7 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,6 +51,7 @@ class _Layout:
     newline: str
     names: list[str] = field(default_factory=list)
     header: bool = False
+    ends_bare: bool = False  # the last line has no newline
 
 
 def read_csv(
@@ -104,6 +105,7 @@ def read_csv(
         **({"delimiter": layout.delimiter} if layout.delimiter != "," else {}),
         **({"comma": True} if layout.comma else {}),
         **({"newline": layout.newline} if layout.newline != "\n" else {}),
+        **({"ends_bare": True} if layout.ends_bare else {}),
         **({"preamble": layout.preamble} if layout.preamble else {}),
         **({"hole": hole} if hole else {}),
     }
@@ -127,19 +129,13 @@ def write_csv(file: BinaryIO, data: Array, meta: dict[str, Any], rate_hz: float 
         raise SignalError(f"CSV holds a series, not images of shape {list(data.shape)}")
     table = data.reshape(len(data), -1)
     columns = _columns_to_write(meta, table, rate_hz)
-    delimiter, newline = str(meta.get("delimiter", ",")), str(meta.get("newline", "\n"))
-    hole, comma = str(meta.get("hole", "")), bool(meta.get("comma"))
+    form = _Form.from_meta(meta)
     out = io.StringIO(newline="")
-    for line in meta.get("preamble", []):
-        out.write(f"{line}{newline}")
+    for line in form.preamble:
+        out.write(f"{line}{form.newline}")
     if meta.get("header", "columns" not in meta):
-        writer = csv.writer(out, delimiter=delimiter[:1] or ",", lineterminator=newline)
-        header = io.StringIO(newline="")
-        csv.writer(header, delimiter=delimiter[:1] or ",", lineterminator="").writerow(
-            [c["name"] for c in columns]
-        )
-        out.write(header.getvalue() + newline)
-        del writer
+        names = [_quoted(column["name"], form.delimiter) for column in columns]
+        out.write(form.delimiter.join(names) + form.newline)
     for start in range(0, len(table), _BLOCK_ROWS):
         block = table[start : start + _BLOCK_ROWS]
         cells, channel = [], 0
@@ -147,12 +143,52 @@ def write_csv(file: BinaryIO, data: Array, meta: dict[str, Any], rate_hz: float 
             if "time" in column:
                 cells.append(time_texts(column["time"], len(block), start))
                 continue
-            cells.append(_cells(block[:, channel], str(column.get("format", "s")), hole, comma))
+            cells.append(_cells(block[:, channel], str(column.get("format", "s")), form))
             channel += 1
-        for row in zip(*cells, strict=True):
-            out.write(delimiter.join(row) + newline)
+        lines = map(form.delimiter.join, zip(*cells, strict=True))
+        out.write(form.newline.join(lines))
+        if start + len(block) < len(table) or not meta.get("ends_bare"):
+            out.write(form.newline)
         file.write(out.getvalue().encode("utf-8", "surrogateescape"))
         out = io.StringIO(newline="")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Form:
+    """What a file looked like. It may come out of a stream, so it is checked."""
+
+    delimiter: str = ","
+    newline: str = "\n"
+    hole: str = ""
+    comma: bool = False
+    preamble: tuple[str, ...] = ()
+
+    @classmethod
+    def from_meta(cls, meta: dict[str, Any]) -> _Form:
+        form = cls(
+            delimiter=meta.get("delimiter", ","),
+            newline=meta.get("newline", "\n"),
+            hole=meta.get("hole", ""),
+            comma=meta.get("comma", False) is True,
+            preamble=tuple(meta.get("preamble", ())),
+        )
+        if (
+            form.delimiter not in _DELIMITERS
+            or form.newline not in ("\n", "\r\n")
+            or not (isinstance(form.hole, str) and is_hole(form.hole))
+            or not all(isinstance(line, str) and line[:1] == "#" for line in form.preamble)
+        ):
+            raise ValueError("the CSV form in the metadata makes no sense")
+        return form
+
+
+_DELIMITERS = {",", ";", "\t", " ", ", ", "; ", "\t "}
+
+
+def _quoted(name: str, delimiter: str) -> str:
+    out = io.StringIO(newline="")
+    csv.writer(out, delimiter=delimiter[0], lineterminator="").writerow([name])
+    return out.getvalue()
 
 
 def _open(text: io.TextIOWrapper, where: str) -> tuple[_Layout, Iterator[_Row]]:
@@ -173,7 +209,7 @@ def _open(text: io.TextIOWrapper, where: str) -> tuple[_Layout, Iterator[_Row]]:
         comma=comma,
         newline="\r\n" if top.endswith("\r\n") else "\n",
     )
-    rows = _rows(layout, [*[""] * 0, *head], text, skipped)
+    rows = _rows(layout, head, text, skipped)
     first = next(rows)
     second = next(rows, None)
     _find_header(layout, first[1], second[1] if second else first[1])
@@ -190,8 +226,10 @@ def _open(text: io.TextIOWrapper, where: str) -> tuple[_Layout, Iterator[_Row]]:
 
 def _rows(layout: _Layout, head: list[str], rest: io.TextIOWrapper, skipped: int) -> Iterator[_Row]:
     def lines() -> Iterator[str]:
-        yield from head
-        yield from rest
+        line = "\n"
+        for line in chain(head, rest):
+            yield line
+        layout.ends_bare = not line.endswith("\n")
 
     reader = csv.reader(lines(), delimiter=layout.delimiter[0], skipinitialspace=True)
     try:
@@ -283,7 +321,7 @@ def _may_be_clock(cells: list[str], column: TimeColumn) -> bool:
         steps = np.diff(np.array(cells, np.float64))
     except ValueError:
         return False
-    if len(steps) < 2 or steps[0] == 0 or not (steps >= 0).all():
+    if len(steps) < 2 - column.is_clock or steps[0] == 0 or not (steps >= 0).all():
         return False
     return column.is_clock or bool(np.allclose(steps, steps[0], rtol=1e-6, atol=0))
 
@@ -404,9 +442,9 @@ def _columns_to_write(
     return plain
 
 
-def _cells(values: Array, form: str, hole: str, comma: bool) -> list[str]:
-    texts = number_texts(values, form)
+def _cells(values: Array, number_format: str, form: _Form) -> list[str]:
+    texts = number_texts(values, number_format)
     if values.dtype.kind == "f":
         for i in np.flatnonzero(np.isnan(values)):
-            texts[i] = hole
-    return [t.replace(".", ",") for t in texts] if comma else texts
+            texts[i] = form.hole
+    return [t.replace(".", ",") for t in texts] if form.comma else texts

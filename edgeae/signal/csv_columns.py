@@ -113,11 +113,15 @@ def _likely_formats(text: str) -> list[str]:
 
 def number_texts(values: Array, form: str) -> list[str]:
     """The cells of a column of numbers, with a point; NaN and Inf as Python writes them."""
+    if not (
+        form[:1] in ("d", "f", "e", "r", "t", "s") and (len(form) == 1 or form[1:].isdecimal())
+    ):
+        raise ValueError(f"unknown number format {form!r}")
     if form == "s" or (values.dtype.kind in "iu" and form in "drt"):
         return list(values.astype(str).tolist())
     numbers = values.tolist()
-    if form[0] in "fe" and form[1:].isdecimal():
-        template = f"%.{min(int(form[1:]), 60)}{form[0]}"
+    if form[0] in "fe":
+        template = f"%.{min(int(form[1:] or 0), 60)}{form[0]}"
         return [template % v for v in numbers]
     texts = [repr(float(v)) for v in numbers]
     if form == "d":
@@ -153,7 +157,8 @@ class TimeColumn:
         meta |= {"start": int(ticks[0]), "step": step}
         seconds = step * self._unit_s(meta, float(ticks[0]))
         jumps = np.flatnonzero(steps != step)
-        if step == 0 or len(jumps) > min(_MAX_JUMPS, len(steps) // 8):
+        most = min(_MAX_JUMPS, len(steps) // 8) if self.is_clock else 0
+        if step == 0 or len(jumps) > most:
             median = float(np.median(steps)) * self._unit_s(meta, float(ticks[0]))
             return None, median if self.is_clock and median > 0 else None
         meta["jumps"] = [[int(i) + 1, int(steps[i] - step)] for i in jumps]

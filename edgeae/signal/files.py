@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from edgeae.errors import EdgeAEError, SignalError
 
-__all__ = ["atomic_output", "open_input", "read_exactly"]
+__all__ = ["atomic_output", "open_input", "partial_path", "read_exactly"]
 
 
 @contextmanager
@@ -41,14 +41,26 @@ def read_exactly(file: BinaryIO, size: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def partial_path(path: str | Path) -> Path:
+    """Where ``atomic_output`` writes until all is well.
+
+    Example:
+        >>> partial_path("out/ecg.eae").name
+        'ecg.eae.partial'
+    """
+    return Path(path).with_name(f"{Path(path).name}.partial")
+
+
 @contextmanager
-def atomic_output(path: str | Path, *, keep_partial: bool = False) -> Iterator[BinaryIO]:
+def atomic_output(
+    path: str | Path, *, keep_partial: bool = False, durable: bool = True
+) -> Iterator[BinaryIO]:
     """A binary file that appears under its name only when everything was written.
 
     ``-`` is stdout. The bytes go to ``NAME.partial`` beside the target, which replaces the target
     in one step at the end. If the block is left by an exception, the target stays as it was, and
     the partial file is deleted, or kept with ``keep_partial`` (a stream decodes frame by frame, so
-    what was written stays useful).
+    what was written stays useful). ``durable`` waits until the disk has the bytes.
 
     Raises:
         EdgeAEError: the file could not be written (a full disk, no permission), saying what was
@@ -62,9 +74,13 @@ def atomic_output(path: str | Path, *, keep_partial: bool = False) -> Iterator[B
             with suppress(OSError):  # so that the interpreter's own flush at exit stays quiet
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise EdgeAEError("the reader of stdout went away") from error
+        except OSError as error:
+            if error.errno not in _DISK_ERRORS:
+                raise
+            raise EdgeAEError(f"cannot write to stdout: {error.strerror}") from error
         return
     target = Path(path)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
+    partial = partial_path(target)
     try:
         file = open(partial, "wb")  # noqa: SIM115
     except OSError as error:
@@ -74,7 +90,8 @@ def atomic_output(path: str | Path, *, keep_partial: bool = False) -> Iterator[B
         try:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         finally:
             with suppress(OSError):  # the error that brought us here says more
                 file.close()

@@ -91,7 +91,7 @@ def write_images(path: str | Path, data: Array, meta: dict[str, Any]) -> None:
             Path(str(name)).name.replace("\0", "") or "image"
         )  # a name from a stream: no folders
         plane = pixels[..., 0] if channels == 1 and data.ndim == 4 else pixels
-        with atomic_output(target if single else target / f"{plain}.png") as file:
+        with atomic_output(target if single else target / f"{plain}.png", durable=False) as file:
             image_module.fromarray(np.ascontiguousarray(plane)).save(file, format="PNG")
 
 

@@ -168,8 +168,8 @@ def write_signal(
         SignalError: this container cannot hold the samples.
         EdgeAEError: the file could not be written; the target is as it was.
     """
-    container = container_of(path)
     data = checked(data, "the signal to write")
+    container = "png" if data.ndim >= 3 and not Path(path).suffix else container_of(path)
     known = dict(meta or {})
     if known.get("container") != container:
         known = {}
