@@ -3,7 +3,7 @@
 #include <string.h>
 
 /* Wider vector units are chosen at load time where compiler and system can do that. */
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__linux__) && \
+#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) && \
     !defined(EAE_NO_CLONES)
 #define EAE_CLONES __attribute__((target_clones("avx2", "default")))
 #else
@@ -30,16 +30,16 @@ static int64_t scale_down(int64_t v, int shift)
 /* sums[o] = bias[o] + weight[o] . x over n items, a multiple of WINDOW_STEP */
 EAE_CLONES
 static void multiply(
-    int32_t *restrict sums, const int16_t *restrict weight, const int16_t *restrict x,
-    const int32_t *restrict bias, int32_t n_out, int32_t n)
+    int32_t *sums, const int16_t *weight, const int16_t *x, const int32_t *bias, int32_t n_out,
+    int32_t n)
 {
-    int32_t o, i, j;
+    int32_t o, i;
+    n = n / WINDOW_STEP * WINDOW_STEP; /* lets the compiler see that nothing is left over */
     for (o = 0; o < n_out; o++) {
         int32_t sum = 0;
         const int16_t *w = weight + (size_t)o * (size_t)n;
-        for (i = 0; i < n; i += WINDOW_STEP)
-            for (j = 0; j < WINDOW_STEP; j++)
-                sum += (int32_t)w[i + j] * (int32_t)x[i + j];
+        for (i = 0; i < n; i++)
+            sum += (int32_t)w[i] * (int32_t)x[i];
         sums[o] = sum + (bias ? bias[o] : 0);
     }
 }
@@ -274,7 +274,12 @@ void eae_net_eval(eae_net *net, int32_t *out)
         if (i < net->n_layers) {
             int16_t *row = row_of(&net->level[i + 1]);
             for (o = 0; o < a->n_out; o++) {
-                int64_t y = net->sums[o] <= 0 ? 0 : scale_down(net->sums[o], a->shift[o]);
+                /* scale_down for a sum below 2^24 that is not negative */
+                int32_t y = net->sums[o] > 0 ? net->sums[o] : 0, shift = a->shift[o];
+                if (shift > 0)
+                    y = (y + ((int32_t)1 << (shift - 1)) - 1 + ((y >> shift) & 1)) >> shift;
+                else
+                    y <<= -shift;
                 row[o] = (int16_t)(y < a->peak ? y : a->peak);
             }
         }

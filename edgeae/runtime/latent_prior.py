@@ -17,7 +17,8 @@ import numpy.typing as npt
 from edgeae.errors import CorruptError, ModelError, SignalError
 from edgeae.runtime.causal import CausalNet
 from edgeae.runtime.prior_arrays import get_array, pack_net, unpack_net
-from edgeae.runtime.prior_coding import PriorCoder, step_condition
+from edgeae.runtime.prior_coding import decode_frames, encode_frames
+from edgeae.runtime.prior_rules import PriorRules, step_condition
 
 __all__ = ["SYMBOL_PEAK", "LatentPrior", "decode_latents", "encode_latents", "step_condition"]
 
@@ -61,7 +62,7 @@ class LatentPrior:
                     f"a latent prior's constants must be int32 [2, L], found {s.dtype} "
                     f"{list(s.shape)}"
                 )
-        _ = self.coder
+        _ = self.rules
 
     @property
     def n_channels(self) -> int:
@@ -72,9 +73,9 @@ class LatentPrior:
         return int(self.statics.shape[1])
 
     @cached_property
-    def coder(self) -> PriorCoder:
-        """The engine set up for this prior."""
-        return PriorCoder(
+    def rules(self) -> PriorRules:
+        """What is coded, and how."""
+        return PriorRules(
             net=self.net,
             statics=None if self.statics is None else np.ascontiguousarray(self.statics.ravel()),
             shape=self.shape,
@@ -119,7 +120,7 @@ def encode_latents(prior: LatentPrior, y: Sequence[IntArray], cond: int = 0) -> 
     for frame in y:
         if frame.size and max(int(frame.max()), -int(frame.min())) > _LARGEST_SYMBOL:
             raise SignalError(f"a symbol lies outside ±{_LARGEST_SYMBOL}")
-    coded = prior.coder.encode(y, 1, cond)
+    coded = encode_frames(prior.rules, y, 1, cond)
     return [item[0] for item in coded if item is not None]
 
 
@@ -140,7 +141,7 @@ def decode_latents(
     Raises:
         CorruptError: a payload is damaged.
     """
-    frames = prior.coder.decode(payloads, shapes, 1, cond)
+    frames = decode_frames(prior.rules, payloads, shapes, 1, cond)
     for i, frame in enumerate(frames):
         if frame.size and max(int(frame.max()), -int(frame.min())) > _LARGEST_SYMBOL:
             raise CorruptError(f"payload {i} of {len(frames)}: a symbol is out of range")

@@ -2,7 +2,7 @@
 
 The grid indices of a signal are coded with a quantizer of step ``delta``, closed loop, so that each
 decoded index lies within ``delta // 2`` of the true one; ``delta`` 1 is lossless. What is computed
-per step stands in `edgeae.runtime.prior_coding`.
+per step stands in `edgeae.runtime.prior_rules`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy.typing as npt
 from edgeae.errors import ModelError
 from edgeae.runtime.causal import CausalNet
 from edgeae.runtime.prior_arrays import get_array, pack_net, unpack_net, whole_number
-from edgeae.runtime.prior_coding import PriorCoder, step_condition
+from edgeae.runtime.prior_coding import decode_frames, encode_frames
+from edgeae.runtime.prior_rules import PriorRules, step_condition
 
 __all__ = ["SamplePrior", "decode_samples", "encode_samples"]
 
@@ -60,7 +61,7 @@ class SamplePrior:
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ModelError(f"a sample prior's kind must be one of {_KINDS}, found {self.kind!r}")
-        _ = self.coder
+        _ = self.rules
 
     @property
     def n_channels(self) -> int:
@@ -68,9 +69,9 @@ class SamplePrior:
         return self.net.n_outputs // 2
 
     @cached_property
-    def coder(self) -> PriorCoder:
-        """The engine set up for this prior."""
-        return PriorCoder(
+    def rules(self) -> PriorRules:
+        """What is coded, and how."""
+        return PriorRules(
             net=self.net,
             shape=self.shape,
             n_channels=self.n_channels,
@@ -137,7 +138,7 @@ def encode_samples(
         Per frame its payload and the decoded indices, int32 [G, T, C]; None where an index lies
         outside ±(2^30 - 1).
     """
-    return prior.coder.encode(x, delta, prior.cond(delta), code)
+    return encode_frames(prior.rules, x, delta, prior.cond(delta), code)
 
 
 def decode_samples(
@@ -162,4 +163,4 @@ def decode_samples(
     Raises:
         CorruptError: a payload is damaged.
     """
-    return prior.coder.decode(payloads, shapes, delta, prior.cond(delta), code)
+    return decode_frames(prior.rules, payloads, shapes, delta, prior.cond(delta), code)

@@ -1,0 +1,185 @@
+"""How a prior turns what was decoded into the place of the next integer: the rules of coding.
+
+Per step t a prior gives, for each channel, a mean ``m`` and a scale index ``ls``::
+
+    M = m << shift                      sixteenths of a grid step past the anchor
+    c0 = anchor + ((M + 8) >> 4)        the anchor: the sample before, or `center`
+    k  = (x - c0) / delta, rounded      coded with the table of (ls, M - 16 · ((M + 8) >> 4))
+    r  = c0 + k · delta                 what the decoder sees, |x - r| <= delta // 2
+
+and learns from what was decoded, through the net's features: differences of r (or r - center), and
+with a code u its coming change u[t+J] - u[t+J-1] and its past error r - u. Features are in units
+of 2^shift, rounded half to even and clipped.
+
+A *frame* is an array [G, T, C]: G groups (the images of a frame, or one) that share one range
+coder while the net starts afresh for each. A frame's payload starts, where the anchor is the sample
+before, with the anchors of its first step (zigzag varints); a later group's are the first samples
+of the group before. `edgeae.runtime.prior_coding` codes by these rules.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeae.bitstream.cdf import MAX_SHIFT, N_SCALES, check_shape
+from edgeae.errors import ConfigError, CorruptError, ModelError
+from edgeae.runtime.causal import CausalNet
+
+__all__ = ["LARGEST_INDEX", "PriorRules", "step_condition"]
+
+LARGEST_INDEX = (1 << 30) - 1
+"""Grid indices lie within ± this."""
+_MAX_LOOKAHEAD = 4096
+
+IntArray = npt.NDArray[np.int32]
+LongArray = npt.NDArray[np.int64]
+
+
+def step_condition(step: int, shift: int = 0) -> int:
+    """Return ``round(6 · log2(step)) - 6 · shift`` within 0..127, in integers: a net's cond."""
+    return min(max(((int(step) ** 12).bit_length() >> 1) - 6 * shift, 0), 127)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PriorRules:
+    """A net or a constant per channel, the shape of its tables, and how both are used.
+
+    Attributes:
+        net: the net, or None where ``statics`` stands for it.
+        statics: int32 [2 C], the outputs of every step: C means, then C scale indices.
+        shape: uint16 [385], see `edgeae.bitstream.cdf`.
+        n_channels: C.
+        by_delta: predict from the sample before, else from ``center``.
+        center: the anchor where ``by_delta`` is False.
+        shift: features and means are in units of 2^shift.
+        has_code: the net also reads a code.
+        lookahead: J, how many steps ahead it reads the code.
+        has_cond: the net also reads one constant, the last feature.
+    """
+
+    net: CausalNet | None
+    shape: npt.NDArray[np.uint16]
+    n_channels: int
+    statics: IntArray | None = None
+    by_delta: bool = False
+    center: int = 0
+    shift: int = 0
+    has_code: bool = False
+    lookahead: int = 0
+    has_cond: bool = True
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "shape", check_shape(self.shape))
+        except ConfigError as error:
+            raise ModelError(f"a prior's tables: {error}") from error
+        c = self.n_channels
+        for name, value, lowest, highest in (
+            ("n_channels", c, 1, 128),
+            ("feature shift", self.shift, 0, MAX_SHIFT),
+            ("lookahead", self.lookahead, 0, _MAX_LOOKAHEAD),
+            ("center", self.center, -LARGEST_INDEX, LARGEST_INDEX),
+        ):
+            if not lowest <= value <= highest:
+                raise ModelError(f"a prior's {name} must be {lowest} to {highest}, found {value}")
+        if self.net is None:
+            statics = np.asarray(self.statics)
+            if statics.shape != (2 * c,) or statics.dtype != np.int32 or self.has_code:
+                raise ModelError(
+                    f"a prior without a net needs int32 [{2 * c}] outputs and no code, "
+                    f"found {statics.dtype} {list(statics.shape)}"
+                )
+            return
+        past = [True] * c + [False] * (c * self.has_code) + [True] * (c * self.has_code)
+        past += [False] * self.has_cond
+        if self.net.past.tolist() != past or self.net.n_outputs != 2 * c:
+            raise ModelError(
+                f"a prior's net for {c} channels must read past features {past} and give {2 * c} "
+                f"outputs, found {self.net.past.tolist()} and {self.net.n_outputs}"
+            )
+        if self.has_cond and self.net.feature_peak < 127:
+            raise ModelError(f"feature_peak must be >= 127, found {self.net.feature_peak}")
+
+    @cached_property
+    def words(self) -> IntArray | None:
+        """The net in the form that the C engine reads."""
+        return None if self.net is None else self.net.words()
+
+    # ---- one step, or all steps of a group ----
+
+    def place(self, out: LongArray, before: LongArray) -> tuple[LongArray, LongArray, LongArray]:
+        """Return centre, frac16 and ls from outputs [n, 2 C] and the samples before [n, C]."""
+        c = self.n_channels
+        mean = out[:, :c] << self.shift
+        whole = (mean + 8) >> 4
+        anchor = before if self.by_delta else self.center
+        centre = np.clip(anchor + whole, -LARGEST_INDEX, LARGEST_INDEX)
+        return centre, mean - 16 * whole, np.clip(out[:, c:], 0, N_SCALES - 1)
+
+    def side_features(self, code: LongArray | None, cond: int, n: int) -> LongArray:
+        """Return what the net is told ahead of n steps: int64 [n, side features]."""
+        parts = []
+        if code is not None:
+            ahead = np.arange(n) + self.lookahead
+            last = n - 1
+            before = np.clip(ahead - 1, 0, last)
+            parts.append(self._feature(code[np.minimum(ahead, last)] - code[before]))
+        if self.has_cond:
+            parts.append(np.full((n, 1), cond, np.int64))
+        side: LongArray = np.concatenate([np.empty((n, 0), np.int64), *parts], axis=1)
+        return side
+
+    def past_features(self, r: LongArray, before: LongArray, code: LongArray | None) -> LongArray:
+        """Return what the net learns from decoded samples r [n, C]: int64 [n, past features]."""
+        parts = [self._feature(r - (before if self.by_delta else self.center))]
+        if code is not None:
+            parts.append(self._feature(r - code))
+        return np.concatenate(parts, axis=1)
+
+    def _feature(self, v: LongArray) -> LongArray:
+        assert self.net is not None
+        if self.shift:  # float64 holds 33 bits and the shift exactly
+            v = np.rint(np.ldexp(v.astype(np.float64), -self.shift)).astype(np.int64)
+        clipped: LongArray = np.clip(v, -self.net.feature_peak, self.net.feature_peak)
+        return clipped
+
+    # ---- the payload's head ----
+
+    def firsts(self, x: IntArray) -> LongArray:
+        """Return the anchors of a frame's first step: its first samples, int64 [C]."""
+        if not x.size:
+            return np.zeros(self.n_channels, np.int64)
+        firsts: LongArray = np.clip(x[0, 0].astype(np.int64), -LARGEST_INDEX, LARGEST_INDEX)
+        return firsts
+
+    def pack_firsts(self, values: LongArray) -> bytes:
+        """Return the payload's head: the anchors as zigzag varints, where they are sent."""
+        out = bytearray()
+        for v in values.tolist() if self.by_delta else ():
+            z = -2 * v - 1 if v < 0 else 2 * v
+            while z > 127:
+                out.append(z & 127 | 128)
+                z >>= 7
+            out.append(z)
+        return bytes(out)
+
+    def unpack_firsts(self, payload: bytes) -> tuple[LongArray, int]:
+        """Return the anchors and where the range coder's bytes begin."""
+        values, at = np.zeros(self.n_channels, np.int64), 0
+        for c in range(self.n_channels if self.by_delta else 0):
+            z = bit = 0
+            more = True
+            while more:
+                if at >= len(payload) or bit > 28:
+                    raise CorruptError("damaged prior-coded bytes: the first samples are cut")
+                z |= (payload[at] & 127) << bit
+                more = payload[at] > 127
+                at, bit = at + 1, bit + 7
+            if z > 2 * LARGEST_INDEX:
+                raise CorruptError("damaged prior-coded bytes: a first sample is out of range")
+            values[c] = -((z + 1) >> 1) if z & 1 else z >> 1
+        return values, at

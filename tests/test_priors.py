@@ -1,0 +1,374 @@
+"""Coding with priors: round trips, C equals numpy, damaged bytes, sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_nets import random_net
+
+import edgeae.native as native
+from edgeae.bitstream import CdfFamily, laplace_shape, logistic_shape
+from edgeae.errors import CorruptError, ModelError, SignalError
+from edgeae.runtime.latent_prior import LatentPrior, decode_latents, encode_latents
+from edgeae.runtime.prior_rules import LARGEST_INDEX, step_condition
+from edgeae.runtime.sample_prior import SamplePrior, decode_samples, encode_samples
+
+CORE = native.core
+ENGINES = ["numpy"] if CORE is None else ["numpy", "C"]
+needs_core = pytest.mark.skipif(CORE is None, reason="the C extension is not built")
+seeds = st.integers(0, 2**32)
+deltas = st.one_of(st.just(1), st.integers(0, 300).map(lambda e: 2 * e + 1))
+Frames = list[np.ndarray]
+
+
+@contextmanager
+def engine(name: str) -> Iterator[None]:
+    native.core = CORE if name == "C" else None
+    try:
+        yield
+    finally:
+        native.core = CORE
+
+
+def random_prior(seed: int, **fixed: Any) -> SamplePrior:
+    rng = np.random.default_rng(seed)
+    fields: dict[str, Any] = {
+        "kind": ["delta", "level"][int(rng.integers(2))],
+        "center": int(rng.integers(-100, 100)),
+        "shift": int(rng.integers(0, 5)),
+        "has_code": bool(rng.integers(2)),
+        "lookahead": int(rng.integers(0, 5)),
+        "has_cond": bool(rng.integers(2)),
+        "shape": [logistic_shape(), laplace_shape()][int(rng.integers(2))],
+        "n_channels": int(rng.integers(1, 4)),
+        **fixed,
+    }
+    c, code = fields.pop("n_channels"), fields["has_code"]
+    past = [True] * c + [False] * (c * code) + [True] * (c * code) + [False] * fields["has_cond"]
+    return SamplePrior(net=random_net(seed, past, 2 * c), **fields)
+
+
+def random_frames(seed: int, prior: SamplePrior, n: int = 3) -> tuple[Frames, Frames | None]:
+    rng = np.random.default_rng(seed)
+    frames = []
+    for _ in range(n):
+        shape = (int(rng.integers(0, 3)), int(rng.integers(0, 90)), prior.n_channels)
+        x = np.cumsum(rng.integers(-30, 31, shape), axis=1)
+        x += (rng.random(shape) < 0.02) * rng.integers(-(2**28), 2**28, shape)
+        frames.append(x.astype(np.int32))
+    code = [x + rng.integers(-5, 6, x.shape, dtype=np.int32) for x in frames]
+    return frames, code if prior.has_code else None
+
+
+def shapes_of(frames: Frames) -> list[tuple[int, int]]:
+    return [f.shape[:2] for f in frames]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, deltas)
+def test_samples_come_back_within_the_bound_in_every_engine(seed: int, delta: int) -> None:
+    prior = random_prior(seed)
+    x, code = random_frames(seed, prior)
+    coded: dict[str, Any] = {}
+    for name in ENGINES:
+        with engine(name):
+            coded[name] = encode_samples(prior, x, delta, code)
+            payloads = [item[0] for item in coded[name] if item is not None]
+            back = decode_samples(prior, payloads, shapes_of(x), delta, code)
+        for f, (_, recon), b in zip(x, coded[name], back, strict=True):
+            assert np.array_equal(recon, b)
+            assert np.abs(f - b).max(initial=0) <= delta // 2
+            assert b.dtype == np.int32
+    assert all([p for p, _ in c] == [p for p, _ in coded["numpy"]] for c in coded.values())
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, deltas)
+def test_frames_are_independent(seed: int, delta: int) -> None:
+    prior = random_prior(seed)
+    x, code = random_frames(seed, prior, 4)
+    with engine("numpy"):
+        together = encode_samples(prior, x, delta, code)
+        for i, item in enumerate(together):
+            alone = encode_samples(prior, [x[i]], delta, None if code is None else [code[i]])
+            assert item is not None
+            assert alone[0] is not None
+            assert alone[0][0] == item[0]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.binary(max_size=60), st.integers(0, 70), st.sampled_from(ENGINES))
+def test_damaged_bytes_end_in_samples_or_corrupt_error(
+    seed: int, junk: bytes, cut: int, name: str
+) -> None:
+    prior = random_prior(seed, has_code=False)
+    x, _ = random_frames(seed, prior, 1)
+    (item,) = encode_samples(prior, x, 5)
+    assert item is not None
+    for payload in (junk, item[0][:cut], item[0][:cut] + junk, item[0] + b"." * 9):
+        with engine(name):
+            try:
+                (back,) = decode_samples(prior, [payload], shapes_of(x), 5)
+            except CorruptError:
+                continue
+        assert np.abs(back).max(initial=0) <= LARGEST_INDEX
+
+
+@needs_core
+@settings(max_examples=30, deadline=None)
+@given(seeds, st.binary(max_size=60), deltas)
+def test_engines_agree_on_damaged_bytes(seed: int, junk: bytes, delta: int) -> None:
+    prior = random_prior(seed, has_code=False)
+    results = []
+    for name in ENGINES:
+        with engine(name):
+            try:
+                results.append(decode_samples(prior, [junk], [(1, 20)], delta)[0].tolist())
+            except CorruptError:
+                results.append(None)
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_few_bytes_cannot_stand_for_a_huge_frame(name: str) -> None:
+    prior = random_prior(4, has_code=False, n_channels=1)
+    with engine(name), pytest.raises(CorruptError):
+        decode_samples(prior, [b"\x02\x00\x55\xaa"], [(1, 1 << 24)], 3)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("delta", [1, 3, 2001])
+@pytest.mark.parametrize("value", [LARGEST_INDEX + 1, -LARGEST_INDEX - 1, 2**31 - 1, -(2**31)])
+def test_indices_out_of_range_are_left_to_others(name: str, delta: int, value: int) -> None:
+    prior = random_prior(9, has_code=False, n_channels=1)
+    good = np.arange(20, dtype=np.int32).reshape(1, 20, 1)
+    for at in (0, 7):
+        bad = good.copy()
+        bad[0, at, 0] = value
+        with engine(name):
+            first, second = encode_samples(prior, [bad, good], delta)
+        assert first is None
+        assert second is not None
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_indices_at_the_ends_of_the_range(name: str) -> None:
+    for seed in range(20):
+        prior = random_prior(seed, has_code=False, n_channels=1)
+        rng = np.random.default_rng(seed)
+        ends = rng.choice([-LARGEST_INDEX, LARGEST_INDEX, 0], (1, 40, 1)).astype(np.int32)
+        with engine(name):
+            (item,) = encode_samples(prior, [ends])
+            assert item is not None
+            assert np.array_equal(decode_samples(prior, [item[0]], [(1, 40)])[0], ends)
+            for delta in (3, (1 << 30) - 1):
+                (item,) = encode_samples(prior, [ends], delta)
+                if item is not None:
+                    (back,) = decode_samples(prior, [item[0]], [(1, 40)], delta)
+                    assert np.array_equal(back, item[1])
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+def test_size_is_the_tables_information(shift: int) -> None:
+    prior = random_prior(2, kind="level", has_code=False, has_cond=True, shift=shift, n_channels=2)
+    rng = np.random.default_rng(0)
+    x = rng.integers(-60, 60, (1, 3000, 2), dtype=np.int32)
+    (item,) = encode_samples(prior, [x])
+    assert item is not None
+    rules = prior.rules
+    past = rules.past_features(x[0].astype(np.int64), np.zeros_like(x[0]), None)
+    features = np.concatenate([past, rules.side_features(None, prior.cond(1), 3000)], axis=1)
+    out = prior.net.run(features.T[None])[0].T.astype(np.int64)
+    centre, frac16, ls = rules.place(out, np.zeros_like(x[0]))
+    family = CdfFamily(prior.shape, 1, shift)
+    ideal = family.code_bits(ls, frac16, x[0] - centre).sum() / 8
+    assert ideal * 0.995 - 4 <= len(item[0]) <= ideal * 1.005 + 4
+
+
+def test_the_condition_is_the_rounded_logarithm() -> None:
+    steps = [*range(1, 3000, 2), 10**6 + 1, (1 << 30) - 1]
+    for step in steps:
+        assert step_condition(step) == min(127, round(6 * np.log2(step)))
+    assert step_condition(1, 3) == 0
+    assert step_condition(101, 3) == step_condition(101) - 18
+
+
+def latent_priors(seed: int, n_channels: int) -> list[LatentPrior]:
+    rng = np.random.default_rng(seed)
+    net = random_net(seed, [True] * n_channels + [False], 2 * n_channels, feature_peak=127)
+    statics = np.stack(
+        [rng.integers(-100, 100, n_channels), rng.integers(-5, 70, n_channels)]
+    ).astype(np.int32)
+    shape = logistic_shape()
+    return [LatentPrior(shape=shape, net=net), LatentPrior(shape=shape, statics=statics)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, st.integers(1, 6), st.integers(0, 127))
+def test_symbols_come_back_in_every_engine(seed: int, n_channels: int, cond: int) -> None:
+    rng = np.random.default_rng(seed)
+    y = [
+        rng.laplace(0, 3, (int(rng.integers(0, 3)), int(rng.integers(0, 40)), n_channels))
+        for _ in range(3)
+    ]
+    symbols = [np.round(v).astype(np.int32) for v in y]
+    symbols[0][..., :1] *= 10000
+    for prior in latent_priors(seed, n_channels):
+        payloads = []
+        for name in ENGINES:
+            with engine(name):
+                payloads.append(encode_latents(prior, symbols, cond))
+                back = decode_latents(prior, payloads[-1], shapes_of(symbols), cond)
+            assert all(np.array_equal(a, b) for a, b in zip(back, symbols, strict=True))
+        assert payloads[0] == payloads[-1]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_symbols_out_of_range(name: str) -> None:
+    for prior in latent_priors(1, 1):
+        wide = np.full((1, 1, 1), (1 << 20) + 1, np.int32)
+        with engine(name):
+            with pytest.raises(SignalError, match="symbol"):
+                encode_latents(prior, [wide])
+            (item,) = prior_frames(prior, wide)
+            with pytest.raises(CorruptError, match="symbol"):
+                decode_latents(prior, [item], [(1, 1)])
+
+
+def prior_frames(prior: LatentPrior, y: np.ndarray) -> list[bytes]:
+    from edgeae.runtime.prior_coding import encode_frames
+
+    return [item[0] for item in encode_frames(prior.rules, [y]) if item is not None]
+
+
+def test_arrays_round_trip() -> None:
+    for seed in range(10):
+        prior = random_prior(seed)
+        back = SamplePrior.from_arrays(prior.to_arrays())
+        x, code = random_frames(seed, prior)
+        for a, b in zip(
+            encode_samples(prior, x, 3, code), encode_samples(back, x, 3, code), strict=True
+        ):
+            assert a is not None
+            assert b is not None
+            assert a[0] == b[0]
+    for latent in latent_priors(3, 2):
+        y = np.ones((1, 5, 2), np.int32)
+        again = LatentPrior.from_arrays(latent.to_arrays())
+        assert encode_latents(again, [y]) == encode_latents(latent, [y])
+
+
+def test_damaged_arrays_are_refused() -> None:
+    sources = [(SamplePrior.from_arrays, random_prior(1).to_arrays())]
+    sources += [(LatentPrior.from_arrays, p.to_arrays()) for p in latent_priors(1, 2)]  # type: ignore[misc]
+    for read, good in sources:
+        for name in good:
+            with pytest.raises(ModelError, match=r"missing|needs|found"):
+                read({k: a for k, a in good.items() if k != name})
+            for bad in (np.zeros((3, 3, 3)), np.array(-(2**31)), np.array("x"), np.zeros(0)):
+                with pytest.raises(ModelError):
+                    read({**good, name: bad})
+
+
+def test_priors_that_do_not_fit_are_refused() -> None:
+    prior = random_prior(1, has_code=False, has_cond=True, n_channels=2)
+    for changes in (
+        {"kind": "slope"},
+        {"has_code": True},
+        {"has_cond": False},
+        {"shift": 21},
+        {"lookahead": -1},
+        {"center": 1 << 30},
+        {"shape": np.zeros(3, np.uint16)},
+    ):
+        with pytest.raises(ModelError, match="prior"):
+            replace(prior, **changes)  # type: ignore[arg-type]
+    with pytest.raises(ModelError, match="one of them"):
+        LatentPrior(shape=logistic_shape())
+    with pytest.raises(ModelError, match="feature_peak"):
+        LatentPrior(shape=logistic_shape(), net=prior.net)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_wrong_calls_are_refused(name: str) -> None:
+    prior = random_prior(1, has_code=False, n_channels=1)
+    with_code = random_prior(1, has_code=True, n_channels=1)
+    x = np.zeros((1, 5, 1), np.int32)
+    with engine(name):
+        for frame in (x[0], x.astype(np.int64), np.zeros((1, 5, 2), np.int32)):
+            with pytest.raises(SignalError, match="int32"):
+                encode_samples(prior, [frame])
+        for delta in (0, -1, 4, 1 << 30):
+            with pytest.raises(SignalError, match="delta"):
+                encode_samples(prior, [x], delta)
+        with pytest.raises(SignalError, match="code"):
+            encode_samples(prior, [x], 1, [x])
+        with pytest.raises(SignalError, match="code"):
+            encode_samples(with_code, [x])
+        with pytest.raises(SignalError, match="code"):
+            encode_samples(with_code, [x], 1, [x, x])
+        with pytest.raises(SignalError, match="int32"):
+            encode_samples(with_code, [x], 1, [x[:, 1:]])
+        with pytest.raises(SignalError, match="payloads"):
+            decode_samples(prior, [b""], [])
+        with pytest.raises(SignalError, match="constant"):
+            encode_latents(latent_priors(1, 1)[0], [x], 128)
+
+
+@needs_core
+@settings(max_examples=50, deadline=None)
+@given(seeds, st.integers(0, 400), st.integers(-(2**31), 2**31 - 1))
+def test_the_c_engine_survives_damaged_nets(seed: int, at: int, value: int) -> None:
+    assert CORE is not None
+    prior = random_prior(seed, has_code=False, n_channels=1)
+    words = prior.net.words()
+    words[at % len(words)] = value
+    x = np.arange(30, dtype=np.int32)
+    for w in (words, words[:at], np.append(words, words[:3])):
+        options = (w, None, prior.shape, 1, 1, 0, prior.shift, 0, 0 if prior.has_cond else -1)
+        try:
+            payload = CORE.prior_encode(options, 1, x, None, 1, 30, np.empty(30, np.int32))
+            assert CORE.prior_decode(options, 1, payload, None, 1, 30, np.empty(30, np.int32))
+        except ValueError:
+            continue
+
+
+@needs_core
+def test_the_c_engine_checks_its_arguments() -> None:
+    assert CORE is not None
+    prior = random_prior(1, has_code=False, has_cond=False, n_channels=1)
+    x, out = np.zeros(6, np.int32), np.empty(6, np.int32)
+    good: tuple[Any, ...] = (prior.net.words(), None, prior.shape, 1, 1, 0, 0, 0, -1)
+    assert CORE.prior_encode(good, 1, x, None, 2, 3, out) is not None
+    for i, bad in (
+        (0, None),
+        (0, x),
+        (1, x),
+        (2, x),
+        (3, 0),
+        (3, 200),
+        (5, 2**31 - 1),
+        (6, 21),
+        (7, -1),
+        (8, 4),
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011
+            CORE.prior_encode((*good[:i], bad, *good[i + 1 :]), 1, x, None, 2, 3, out)
+    for args in (
+        (0, x, None, 2, 3, out),
+        (1, x, x, 2, 3, out),
+        (1, x, None, -1, 3, out),
+        (1, x, None, 1 << 62, 3, out),
+        (1, x, None, 2, 4, out),
+        (1, x, None, 2, 3, out[:5]),
+        (1, x[:5], None, 2, 3, out),
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011
+            CORE.prior_encode(good, *args)
