@@ -1,0 +1,229 @@
+"""Dyadic quantization-aware fine-tuning of a trained run.
+
+The window code moves to its grids first. The sample priors follow: besides the grids, they learn
+from the past as the coder really reconstructs it (closed loop), coded anew in every round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeae.models.integer import runtime_sample_prior
+from edgeae.models.sample_prior import SamplePriorNet
+from edgeae.runtime.sample_prior import encode_samples
+from edgeae.train.build import build_sample_prior, build_window_code
+from edgeae.train.phases import (
+    BASE_STEP,
+    SamplePriorPhase,
+    Signal,
+    TransformPhase,
+    WindowCode,
+    code_of,
+    quantize_sample_prior,
+    quantize_window_code,
+)
+from edgeae.train.recipe import Recipe
+from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
+from edgeae.train.training import TrainingData, load_training_data, silent
+
+__all__ = ["QuantizedModel", "is_quantized", "load_quantized", "quantize"]
+
+LOOP_ITEMS = 1 << 17  # training samples coded in closed loop, per step and round
+LOOP_PIECE = 4096
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizedModel:
+    """A run's nets on their dyadic grids."""
+
+    recipe: Recipe
+    code: WindowCode | None
+    priors: tuple[SamplePriorNet, ...]
+
+
+def _final_prior(recipe: Recipe, index: int) -> str:
+    return f"prior{index}-q{max(recipe.quantize.rounds, 1) - 1}"
+
+
+def is_quantized(run: RunFolder) -> bool:
+    """Whether every dyadic phase of the run is finished."""
+    recipe = run.recipe()
+    names = [_final_prior(recipe, i) for i in range(len(recipe.sample_prior))]
+    if recipe.model.family != "none":
+        names.append("transform-q")
+    return all(run.done(name) for name in names)
+
+
+def quantize(run: RunFolder, *, progress: Progress = silent, threads: int = 2) -> dict[str, Any]:
+    """Fine-tune a trained run in dyadic arithmetic.
+
+    Args:
+        run: a finished float run.
+        progress: called with the phase's name, the fraction done, and metrics.
+        threads: torch threads.
+
+    Returns:
+        The report: validation metrics in float and dyadic, and the change in percent. It is kept
+        as ``quantize.json`` in the run's folder.
+
+    Raises:
+        ModelError: the run is not finished.
+    """
+    torch.set_num_threads(threads)
+    recipe = run.recipe()
+    parts = load_training_data(run)
+    report: dict[str, Any] = {}
+    code = build_window_code(recipe, parts.setup)
+    if code is not None:
+        run.load_phase("transform", code)
+        report["window_code"] = _quantize_window_code(run, recipe, code, parts, progress)
+    for i in range(len(recipe.sample_prior)):
+        report[f"sample_prior_{i}"] = _quantize_prior(run, recipe, i, code, parts, progress)
+    run.write_json("quantize.json", report)
+    return report
+
+
+def _compared(before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+    change = {
+        k: round(100 * (after[k] / before[k] - 1), 3)
+        for k in before
+        if k != "objective" and before[k] > 0
+    }
+    return {"float": before, "dyadic": after, "change_percent": change}
+
+
+def _quantize_window_code(
+    run: RunFolder, recipe: Recipe, code: WindowCode, parts: TrainingData, progress: Progress
+) -> dict[str, Any]:
+    schedule = Schedule(
+        steps=recipe.quantize.steps,
+        learning_rate=recipe.quantize.learning_rate,
+        validate_every=max(recipe.quantize.steps // 8, 1),
+    )
+    phase = TransformPhase(
+        "transform-q", code, recipe.train, schedule, parts.train, parts.validation, hard=True
+    )
+    with torch.no_grad():
+        before = phase.validate()
+    if not run.done(phase.name):
+        quantize_window_code(code, parts.train, recipe.train)
+    run_phase(phase, run, seed=recipe.seed + 1, progress=progress)
+    with torch.no_grad():
+        return _compared(before, phase.validate())
+
+
+def _quantize_prior(
+    run: RunFolder,
+    recipe: Recipe,
+    index: int,
+    code: WindowCode | None,
+    parts: TrainingData,
+    progress: Progress,
+) -> dict[str, Any]:
+    spec = recipe.sample_prior[index]
+    code = code if spec.code else None
+    net = build_sample_prior(spec, parts.setup)
+    run.load_phase(f"prior{index}", net)
+    q = recipe.quantize
+    schedule = Schedule(
+        steps=q.prior_steps,
+        learning_rate=q.learning_rate,
+        validate_every=max(q.prior_steps // 6, 1),
+    )
+    before: dict[str, float] = {}
+    phase: SamplePriorPhase | None = None
+    for turn in range(max(q.rounds, 1)):
+        name = f"prior{index}-q{turn}"
+        phase = SamplePriorPhase(
+            name, net, spec, schedule, parts.train, parts.validation, code=code
+        )
+        if not before:
+            with torch.no_grad():
+                before = phase.validate()
+        if not run.done(name):
+            if turn == 0:
+                quantize_sample_prior(phase)
+            phase.loops = {
+                step: closed_loop(net, parts.train, step, code, LOOP_ITEMS, seed=turn)
+                for step in spec.steps
+            }
+            held = {
+                step: closed_loop(net, parts.validation, step, code, LOOP_ITEMS // 8, seed=0)
+                for step in spec.steps
+            }
+            phase.held = held
+        run_phase(phase, run, seed=recipe.seed + 2 + turn, progress=progress)
+    assert phase is not None
+    phase.held = None
+    with torch.no_grad():
+        return _compared(before, phase.validate())
+
+
+def closed_loop(
+    net: SamplePriorNet,
+    signal: Signal,
+    step: int,
+    code: WindowCode | None,
+    items: int,
+    *,
+    seed: int,
+) -> list[tuple[Tensor, Tensor, Tensor | None]]:
+    """Code pieces of a signal with the integer engine; gives (signal, reconstruction, code).
+
+    Every piece is [C, T]. The engine is the runtime's, so these are the reconstructions that a
+    device will see.
+    """
+    prior = runtime_sample_prior(net)
+    generator = torch.Generator().manual_seed(seed)
+    if signal.is_image:
+        pixels = signal.segments[0].shape[-1] * signal.segments[0].shape[-2]
+        x = signal.crops(max(1, items // pixels), 0, generator)
+    else:
+        longest = max(s.shape[-1] for s in signal.segments)
+        length = min(LOOP_PIECE, longest)
+        if code is not None:
+            unit = code.analysis.spec.stride
+            length = length // unit * unit
+        x = signal.crops(max(1, items // length), length, generator)
+    u = None if code is None else code_of(code, x, torch.full((len(x),), BASE_STEP)).flatten(2)
+    x = x.flatten(2)
+    frames = _frames(x)
+    coded = encode_samples(prior, frames, step, None if u is None else _frames(u))
+    found = []
+    for i, result in enumerate(coded):
+        if result is not None:
+            recon = torch.from_numpy(result[1][0].T.astype(np.float32))
+            found.append((x[i], recon, None if u is None else u[i]))
+    return found
+
+
+def _frames(x: Tensor) -> Sequence[np.ndarray[Any, np.dtype[np.int32]]]:
+    array = x.permute(0, 2, 1).numpy().astype(np.int32)
+    return [np.ascontiguousarray(a[None]) for a in array]
+
+
+def load_quantized(run: RunFolder) -> QuantizedModel:
+    """A quantized run's nets.
+
+    Raises:
+        ModelError: the run is not quantized yet.
+    """
+    recipe = run.recipe()
+    setup = load_training_data(run).setup
+    code = build_window_code(recipe, setup)
+    if code is not None:
+        run.load_phase("transform-q", code)
+        code.eval()
+    priors = []
+    for i, spec in enumerate(recipe.sample_prior):
+        net = build_sample_prior(spec, setup)
+        run.load_phase(_final_prior(recipe, i), net)
+        net.eval()
+        priors.append(net)
+    return QuantizedModel(recipe=recipe, code=code, priors=tuple(priors))

@@ -1,0 +1,392 @@
+"""Recipes: everything that decides a model, in one TOML file.
+
+A recipe names its data, the nets, the loss, the seeds and the budgets. Fields left out take the
+defaults below; unknown fields are errors, with the nearest known name.
+
+Example:
+    >>> recipe = parse_recipe('name = "demo"\\n[data]\\nsource = "sensor"\\n')
+    >>> recipe.model.family, recipe.seed
+    ('conv1d', 1)
+    >>> with_overrides(recipe, ["train.steps=10"]).train.steps
+    10
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from edgeae.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = [
+    "BudgetRecipe",
+    "DataRecipe",
+    "LatentPriorRecipe",
+    "ModelRecipe",
+    "QuantizeRecipe",
+    "Recipe",
+    "SamplePriorRecipe",
+    "TrainRecipe",
+    "load_recipe",
+    "parse_recipe",
+    "recipe_from_dict",
+    "recipe_names",
+    "recipe_to_dict",
+    "with_overrides",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """Where the signal comes from.
+
+    Attributes:
+        source: a data set's name or a path; empty: ``--data`` must give it.
+        columns: columns of a CSV to use, by name; empty for all.
+        normalize: ``l2`` scales every row or image to unit length (the classic tutorial).
+    """
+
+    source: str = ""
+    columns: tuple[str, ...] = ()
+    normalize: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecipe:
+    """The window code: analysis and synthesis net.
+
+    Attributes:
+        family: ``conv1d``, ``conv2d``, ``dense`` (dyadic), ``tutorial`` (float dense, sigmoid) or
+            ``none`` (no window code: the sample prior alone).
+        latent: latent channels L.
+        widths: channels after each strided layer.
+        strides: step of each strided layer.
+        kernels: taps of each strided layer.
+        window: items of a dense window.
+        bits: bits of hidden activations, 8 to 12.
+    """
+
+    family: str = "conv1d"
+    latent: int = 8
+    widths: tuple[int, ...] = (24, 48, 48)
+    strides: tuple[int, ...] = (4, 4, 2)
+    kernels: tuple[int, ...] = (16, 8, 5)
+    window: int = 64
+    bits: int = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentPriorRecipe:
+    """Entropy model of the symbols.
+
+    Attributes:
+        width: channels of the causal net; 0: one static table per latent channel.
+        offsets: steps back that it sees (images: raster order, rows are added by the trainer).
+        depth: hidden layers.
+    """
+
+    width: int = 32
+    offsets: tuple[int, ...] = (1, 2, 3, 4)
+    depth: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplePriorRecipe:
+    """One sample prior, for ``--max-error`` and ``--lossless``.
+
+    Attributes:
+        steps: quantizer steps (2 * E + 1, index units) it is trained for.
+        width: channels of the hidden layers.
+        taps: samples back that the first layer and the linear taps see.
+        dilations: per further hidden layer, the distance between its two taps (0: one tap).
+        kind: ``delta`` (signals) or ``level`` (images).
+        code: it also sees the synthesis net's output.
+        lookahead: samples of that output it sees ahead.
+        bits: bits of hidden activations.
+        train_steps: optimizer steps in float.
+        batch: crops per step.
+        crop: items per crop.
+        learning_rate: peak learning rate.
+    """
+
+    steps: tuple[int, ...] = (1, 3, 11, 21, 41)
+    width: int = 24
+    taps: int = 32
+    dilations: tuple[int, ...] = (1, 1)
+    kind: str = "delta"
+    code: bool = False
+    lookahead: int = 0
+    bits: int = 10
+    train_steps: int = 4000
+    batch: int = 32
+    crop: int = 1024
+    learning_rate: float = 3e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRecipe:
+    """Float training of the window code.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: crops (or images) per step.
+        crop: items per crop.
+        learning_rate: peak learning rate of Adam, cosine to 2 %.
+        distortion_weight: bits per sample that one squared index unit is worth at step 16.
+        hard_after: fraction of the steps after which symbols are rounded instead of noisy.
+        step_range: smallest and largest stream step (sixteenths) the nets learn.
+        validate_every: optimizer steps between validations.
+        patience: validations without progress before stopping early.
+        augment: octaves of random gain, and standard deviations of random offset, of a crop.
+    """
+
+    steps: int = 6000
+    batch: int = 16
+    crop: int = 2048
+    learning_rate: float = 2e-3
+    distortion_weight: float = 0.01
+    hard_after: float = 0.6
+    step_range: tuple[int, int] = (8, 45)
+    validate_every: int = 250
+    patience: int = 12
+    augment: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeRecipe:
+    """Dyadic quantization-aware fine-tuning.
+
+    Attributes:
+        steps: optimizer steps for the window code.
+        prior_steps: optimizer steps for each sample prior, in each round.
+        rounds: times the training signal is coded in closed loop and learned from.
+        learning_rate: peak learning rate.
+    """
+
+    steps: int = 1500
+    prior_steps: int = 1200
+    rounds: int = 2
+    learning_rate: float = 5e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetRecipe:
+    """What the device has room for; ``None`` is no limit.
+
+    Attributes:
+        max_parameters: parameters of the encoder and the priors.
+        max_macs_per_sample: multiply-accumulates per sample, encoder and priors.
+        max_bundle_bytes: size of the bundle's files.
+    """
+
+    max_parameters: int | None = None
+    max_macs_per_sample: float | None = None
+    max_bundle_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A model, before it is trained."""
+
+    name: str
+    description: str = ""
+    task: str = "codec"
+    seed: int = 1
+    training_minutes: float | None = None
+    data: DataRecipe = field(default_factory=DataRecipe)
+    model: ModelRecipe = field(default_factory=ModelRecipe)
+    latent_prior: LatentPriorRecipe = field(default_factory=LatentPriorRecipe)
+    sample_prior: tuple[SamplePriorRecipe, ...] = ()
+    train: TrainRecipe = field(default_factory=TrainRecipe)
+    quantize: QuantizeRecipe = field(default_factory=QuantizeRecipe)
+    budgets: BudgetRecipe = field(default_factory=BudgetRecipe)
+
+    def __post_init__(self) -> None:
+        """Check what no single field can tell."""
+        if self.task != "codec":
+            raise ConfigError(f"task is {self.task!r}; this version trains 'codec'")
+        families = ("conv1d", "conv2d", "dense", "tutorial", "none")
+        if self.model.family not in families:
+            raise ConfigError(f"model.family is {self.model.family!r}, expected one of {families}")
+        m = self.model
+        if m.family in ("conv1d", "conv2d") and not (
+            len(m.widths) == len(m.strides) == len(m.kernels) > 0
+        ):
+            raise ConfigError(
+                f"model.widths, .strides and .kernels need one entry per layer, found "
+                f"{len(m.widths)}, {len(m.strides)} and {len(m.kernels)}"
+            )
+        if m.family in ("conv1d", "conv2d") and any(
+            k < s for k, s in zip(m.kernels, m.strides, strict=True)
+        ):
+            raise ConfigError("model.kernels must not be smaller than model.strides")
+        if not 6 <= m.bits <= 12:
+            raise ConfigError(f"model.bits is {m.bits}, expected 6 to 12")
+        for prior in self.sample_prior:
+            if any(s < 1 or s % 2 == 0 for s in prior.steps) or not prior.steps:
+                raise ConfigError(
+                    f"sample_prior.steps are {list(prior.steps)}; a quantizer step is 2 * E + 1: "
+                    "an odd integer"
+                )
+            if prior.kind not in ("delta", "level"):
+                raise ConfigError(f"sample_prior.kind is {prior.kind!r}, expected delta or level")
+            if prior.code and m.family in ("none", "tutorial"):
+                raise ConfigError(f"sample_prior.code needs a dyadic model, not {m.family!r}")
+        if m.family == "none" and not self.sample_prior:
+            raise ConfigError("model.family is 'none' and there is no [[sample_prior]]: no model")
+
+
+def _coerce(kind: Any, value: Any, where: str) -> Any:
+    """Check a TOML value against a field's type; tuples come as arrays."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        kind = next(a for a in typing.get_args(kind) if a is not type(None))
+        return _coerce(kind, value, where)
+    if origin is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise ConfigError(f"{where} is {value!r}, expected an array")
+        inner = typing.get_args(kind)
+        if inner[-1] is not Ellipsis and len(inner) != len(value):
+            raise ConfigError(f"{where} has {len(value)} entries, expected {len(inner)}")
+        return tuple(_coerce(inner[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"{where} is {value!r}, expected {kind.__name__}")
+    if kind in (int, float) and value < 0:
+        raise ConfigError(f"{where} is {value!r}, expected a number that is not negative")
+    return value
+
+
+def _build(kind: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'recipe'} is {values!r}, expected a table")
+    hints = typing.get_type_hints(kind)
+    known = {}
+    for key, value in values.items():
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(hints)}"
+            raise ConfigError(f"unknown recipe field {where + '.' if where else ''}{key}{hint}")
+        known[key] = _coerce(hints[key], value, f"{where}.{key}" if where else key)
+    try:
+        return kind(**known)
+    except TypeError as error:
+        raise ConfigError(f"recipe {where}: {error}") from error
+
+
+def parse_recipe(text: str) -> Recipe:
+    """Parse the TOML text of a recipe.
+
+    Raises:
+        ConfigError: not TOML, an unknown field, or a value that makes no sense.
+    """
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"the recipe is not TOML: {error}") from error
+    if "name" not in values:
+        raise ConfigError('the recipe has no name; add: name = "…"')
+    recipe: Recipe = _build(Recipe, values, "")
+    return recipe
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with edgeae."""
+    folder = resources.files("edgeae_recipes")
+    return sorted(f.name[: -len(".toml")] for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """Load a recipe by name (see :func:`recipe_names`) or from a TOML file.
+
+    Raises:
+        ConfigError: no such recipe, or one that cannot be parsed.
+    """
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or path.is_file():
+        try:
+            return parse_recipe(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the recipe {path}: {error}") from error
+    names = recipe_names()
+    if name_or_path not in names:
+        near = difflib.get_close_matches(name_or_path, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"no recipe {name_or_path!r}; known: {', '.join(names)}, or give a .toml file.{hint}"
+        )
+    file = resources.files("edgeae_recipes").joinpath(f"{name_or_path}.toml")
+    return parse_recipe(file.read_text(encoding="utf-8"))
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON-able values; ``_build`` reads them back."""
+
+    def plain(value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return {
+                f.name: plain(getattr(value, f.name))
+                for f in dataclasses.fields(value)
+                if getattr(value, f.name) is not None
+            }
+        if isinstance(value, tuple):
+            return [plain(v) for v in value]
+        return value
+
+    result: dict[str, Any] = plain(recipe)
+    return result
+
+
+def recipe_from_dict(values: Mapping[str, Any]) -> Recipe:
+    """Inverse of :func:`recipe_to_dict`."""
+    recipe: Recipe = _build(Recipe, values, "")
+    return recipe
+
+
+def with_overrides(recipe: Recipe, settings: Iterable[str]) -> Recipe:
+    """Apply ``key=value`` settings, as ``--set`` takes them: ``train.steps=100``.
+
+    A value is TOML; ``sample_prior.0.width=16`` reaches into an array of tables. A value that is
+    not TOML is taken as text.
+
+    Raises:
+        ConfigError: a setting without ``=``, or a field that does not exist.
+    """
+    values = recipe_to_dict(recipe)
+    for setting in settings:
+        key, found, text = setting.partition("=")
+        if not found:
+            raise ConfigError(f"--set {setting!r}: expected key=value")
+        try:
+            value = tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *parents, last = key.strip().split(".")
+        node: Any = values
+        for name in parents:
+            try:
+                node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
+            except (ValueError, IndexError) as error:
+                raise ConfigError(f"--set {key}: there is no {name!r}") from error
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {key}: {parents[-1]} is not a table")
+        node[last] = value
+    return recipe_from_dict(values)
