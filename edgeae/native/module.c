@@ -12,6 +12,7 @@
 
 #include "causal.h"
 #include "cdf.h"
+#include "classical.h"
 #include "prior.h"
 #include "shapes.h"
 
@@ -212,7 +213,7 @@ static int parse_prior(prior_call *p, PyObject *options, PyObject *code)
         (code != Py_None && PyObject_GetBuffer(code, &p->code, PyBUF_SIMPLE) < 0))
         return 0;
     if (a->n_channels < 1 || a->n_channels > EAE_MAX_WIDTH / 2 || p->groups < 0 || p->steps < 0 ||
-        (p->steps > 0 && p->groups > ((Py_ssize_t)1 << 40) / a->n_channels / p->steps)) {
+        (p->steps > 0 && p->groups > PY_SSIZE_T_MAX / 64 / a->n_channels / p->steps)) {
         PyErr_SetString(PyExc_ValueError, "the shape of the samples is out of range");
         return 0;
     }
@@ -354,6 +355,124 @@ done:
     return result;
 }
 
+/* ---- the classical codec ---- */
+
+#define CLASSICAL_PARAMS ((Py_ssize_t)(sizeof(eae_classical_params) / sizeof(int32_t)))
+
+/* Ranges that the kernel relies on; a Python caller has checked them, so this is for mistakes. */
+static int check_classical(
+    const Py_buffer *params, int channels, long delta, Py_ssize_t width, Py_ssize_t height)
+{
+    const eae_classical_params *p = params->buf;
+    int c, i, good = delta >= 1 && delta <= EAE_MAX_DELTA && delta % 2 == 1 && channels >= 1 &&
+        width >= 0 && height >= (width > 0);
+    if (!has_items(params, sizeof(int32_t), channels * CLASSICAL_PARAMS, "params"))
+        return 0;
+    for (c = 0; c < channels && good; c++) {
+        good = p[c].base >= 0 && p[c].base <= (width > 0 ? 32 : 31) && p[c].filter >= 0 &&
+            p[c].filter <= 15 && p[c].reference >= -1 && p[c].reference < (c > 0 ? c : 1) &&
+            (p[c].filter > 0 || p[c].reference < 0) && p[c].start >= 0 && p[c].start <= 15;
+        for (i = 0; i < EAE_CLASSICAL_MAX_ORDER; i++)
+            good = good && p[c].reflection[i] >= -63 && p[c].reflection[i] <= 63;
+    }
+    if (!good)
+        PyErr_SetString(PyExc_ValueError, "a parameter of the classical codec is out of range");
+    return good;
+}
+
+/* classical_encode(x i32[channels * steps], channels, delta, width, height, params i32[channels *
+ * 21], reference i32[steps] or empty, recon i32[channels * steps] out) -> bytes. With a reference
+ * there is one channel, coded as if the reference came before it. */
+static PyObject *py_classical_encode(PyObject *self, PyObject *args)
+{
+    Py_buffer x, params, reference, recon;
+    int channels;
+    long delta;
+    Py_ssize_t width, height, n;
+    PyObject *result = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(
+            args, "y*ilnny*y*w*", &x, &channels, &delta, &width, &height, &params, &reference,
+            &recon))
+        return NULL;
+    n = n_items(&x, sizeof(int32_t), "x");
+    if (n >= 0 && check_classical(&params, channels, delta, width, height) &&
+        has_items(&recon, sizeof(int32_t), n, "recon") &&
+        has_items(&reference, sizeof(int32_t), reference.len > 0 ? n : 0, "reference")) {
+        size_t steps = (size_t)n / (size_t)channels, cap = 16 * (size_t)n + 64 * (size_t)channels;
+        uint8_t *out = PyMem_RawMalloc(cap);
+        uint32_t *sizes = PyMem_RawMalloc((steps + 1) * sizeof *sizes);
+        size_t len = EAE_OVERFLOW;
+        if (n % channels != 0 || (reference.len > 0 && channels != 1)) {
+            PyErr_SetString(PyExc_ValueError, "x: not a whole number of steps");
+        } else if (out == NULL || sizes == NULL) {
+            PyErr_NoMemory();
+        } else {
+            Py_BEGIN_ALLOW_THREADS
+            if (reference.len > 0)
+                len = eae_classical_try(
+                    x.buf, reference.buf, recon.buf, sizes, steps, (int32_t)delta, (size_t)width,
+                    (size_t)height, params.buf, out, cap);
+            else
+                len = eae_classical_encode(
+                    x.buf, recon.buf, sizes, steps, channels, (int32_t)delta, (size_t)width,
+                    (size_t)height, params.buf, out, cap);
+            Py_END_ALLOW_THREADS
+            if (len == EAE_OVERFLOW) {
+                PyErr_SetString(PyExc_ValueError, "x: a sample is out of range");
+            } else {
+                result = take_bytes(out, len);
+                out = NULL;
+            }
+        }
+        PyMem_RawFree(out);
+        PyMem_RawFree(sizes);
+    }
+    PyBuffer_Release(&x);
+    PyBuffer_Release(&params);
+    PyBuffer_Release(&reference);
+    PyBuffer_Release(&recon);
+    return result;
+}
+
+/* classical_decode(payload, channels, delta, width, height, recon i32[channels * steps] out)
+ * -> bool: True where the payload is good and used up */
+static PyObject *py_classical_decode(PyObject *self, PyObject *args)
+{
+    Py_buffer payload, recon;
+    int channels;
+    long delta;
+    Py_ssize_t width, height, n;
+    PyObject *result = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(
+            args, "y*ilnnw*", &payload, &channels, &delta, &width, &height, &recon))
+        return NULL;
+    n = n_items(&recon, sizeof(int32_t), "recon");
+    if (n >= 0 && (channels < 1 || n % channels != 0 || delta < 1 || delta > EAE_MAX_DELTA ||
+                   delta % 2 == 0 || width < 0 || height < (width > 0))) {
+        PyErr_SetString(PyExc_ValueError, "a parameter of the classical codec is out of range");
+    } else if (n >= 0) {
+        size_t steps = (size_t)n / (size_t)channels;
+        uint32_t *sizes = PyMem_RawMalloc((steps + 1) * sizeof *sizes);
+        if (sizes == NULL) {
+            PyErr_NoMemory();
+        } else {
+            int good;
+            Py_BEGIN_ALLOW_THREADS
+            good = eae_classical_decode(
+                payload.buf, (size_t)payload.len, recon.buf, sizes, steps, channels,
+                (int32_t)delta, (size_t)width, (size_t)height);
+            Py_END_ALLOW_THREADS
+            PyMem_RawFree(sizes);
+            result = PyBool_FromLong(good);
+        }
+    }
+    PyBuffer_Release(&payload);
+    PyBuffer_Release(&recon);
+    return result;
+}
+
 /* ---- the module ---- */
 
 static PyMethodDef methods[] = {
@@ -361,6 +480,8 @@ static PyMethodDef methods[] = {
     {"cdf_decode", py_cdf_decode, METH_VARARGS, "Read integers that cdf_encode wrote."},
     {"prior_encode", py_prior_encode, METH_VARARGS, "Code samples with a prior."},
     {"prior_decode", py_prior_decode, METH_VARARGS, "Read samples that prior_encode wrote."},
+    {"classical_encode", py_classical_encode, METH_VARARGS, "Code samples without a model."},
+    {"classical_decode", py_classical_decode, METH_VARARGS, "Read what classical_encode wrote."},
     {"known_shapes", py_known_shapes, METH_NOARGS, "The shapes compiled in."},
     {NULL, NULL, 0, NULL},
 };

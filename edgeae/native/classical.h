@@ -1,0 +1,43 @@
+/* The classical codec of edgeae: adaptive integer prediction, adaptive tables, range coding.
+ *
+ * Writes and reads the same bytes as edgeae/bitstream/classical.py; FORMAT.md, section 8, is the
+ * description. One channel after the other; every channel begins with its few parameters. Integer
+ * arithmetic only. No heap, no globals.
+ */
+#ifndef EDGEAE_CLASSICAL_H
+#define EDGEAE_CLASSICAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define EAE_CLASSICAL_MAX_ORDER 16
+
+/* What an encoder chose for one channel. */
+typedef struct {
+    int32_t base;      /* 0..15 a polynomial, 15 + p a linear predictor of order p, 32 planar */
+    int32_t filter;    /* 0 none, 1 + 4 * length + rate of the adaptive filter */
+    int32_t reference; /* channel that helps to predict, -1 for none */
+    int32_t start;     /* first guess of the residual's size: 2^(start - 3) steps */
+    int32_t center;    /* in steps of delta */
+    int32_t reflection[EAE_CLASSICAL_MAX_ORDER];
+} eae_classical_params;
+
+/* Codes x [channels][steps]; |x| < 2^30, delta odd and below 2^30. For images, width and height
+ * tell the raster (else 0, 0). recon [channels][steps] gets what the reader will see, sizes [steps]
+ * is scratch. Returns the bytes used, EAE_OVERFLOW where cap was too small. */
+size_t eae_classical_encode(
+    const int32_t *x, int32_t *recon, uint32_t *sizes, size_t steps, int channels, int32_t delta,
+    size_t width, size_t height, const eae_classical_params *params, uint8_t *out, size_t cap);
+
+/* Codes one channel alone, with the reconstruction of a reference or NULL: to compare choices. */
+size_t eae_classical_try(
+    const int32_t *x, const int32_t *reference, int32_t *recon, uint32_t *sizes, size_t steps,
+    int32_t delta, size_t width, size_t height, const eae_classical_params *params, uint8_t *out,
+    size_t cap);
+
+/* Reads what eae_classical_encode wrote. Returns 0 for damaged bytes. */
+int eae_classical_decode(
+    const uint8_t *payload, size_t len, int32_t *recon, uint32_t *sizes, size_t steps,
+    int channels, int32_t delta, size_t width, size_t height);
+
+#endif
