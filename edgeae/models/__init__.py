@@ -1,0 +1,1 @@
+"""Torch nets: dyadic layers, analysis and synthesis transforms, the priors' training twins."""

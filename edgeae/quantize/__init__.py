@@ -1,0 +1,5 @@
+"""Trained runs to dyadic arithmetic: fine-tuning, closed loops, counted tables."""
+
+from edgeae.quantize.dyadic import quantize
+
+__all__ = ["quantize"]

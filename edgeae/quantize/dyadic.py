@@ -7,24 +7,17 @@ from the past as the coder really reconstructs it (closed loop), coded anew in e
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from edgeae.models.integer import runtime_sample_prior
 from edgeae.models.sample_prior import SamplePriorNet
-from edgeae.runtime.sample_prior import encode_samples
+from edgeae.quantize.loops import closed_loop
 from edgeae.train.build import build_sample_prior, build_window_code
 from edgeae.train.phases import (
-    BASE_STEP,
     SamplePriorPhase,
-    Signal,
     TransformPhase,
     WindowCode,
-    code_of,
     quantize_sample_prior,
     quantize_window_code,
 )
@@ -35,7 +28,6 @@ from edgeae.train.training import TrainingData, load_training_data, silent
 __all__ = ["QuantizedModel", "is_quantized", "load_quantized", "quantize"]
 
 LOOP_ITEMS = 1 << 17  # training samples coded in closed loop, per step and round
-LOOP_PIECE = 4096
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -163,49 +155,6 @@ def _quantize_prior(
     phase.held = None
     with torch.no_grad():
         return _compared(before, phase.validate())
-
-
-def closed_loop(
-    net: SamplePriorNet,
-    signal: Signal,
-    step: int,
-    code: WindowCode | None,
-    items: int,
-    *,
-    seed: int,
-) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-    """Code pieces of a signal with the integer engine; gives (signal, reconstruction, code).
-
-    Every piece is [C, T]. The engine is the runtime's, so these are the reconstructions that a
-    device will see.
-    """
-    prior = runtime_sample_prior(net)
-    generator = torch.Generator().manual_seed(seed)
-    if signal.is_image:
-        pixels = signal.segments[0].shape[-1] * signal.segments[0].shape[-2]
-        x = signal.crops(max(1, items // pixels), 0, generator)
-    else:
-        longest = max(s.shape[-1] for s in signal.segments)
-        length = min(LOOP_PIECE, longest)
-        if code is not None:
-            unit = code.analysis.spec.stride
-            length = length // unit * unit
-        x = signal.crops(max(1, items // length), length, generator)
-    u = None if code is None else code_of(code, x, torch.full((len(x),), BASE_STEP)).flatten(2)
-    x = x.flatten(2)
-    frames = _frames(x)
-    coded = encode_samples(prior, frames, step, None if u is None else _frames(u))
-    found = []
-    for i, result in enumerate(coded):
-        if result is not None:
-            recon = torch.from_numpy(result[1][0].T.astype(np.float32))
-            found.append((x[i], recon, None if u is None else u[i]))
-    return found
-
-
-def _frames(x: Tensor) -> Sequence[np.ndarray[Any, np.dtype[np.int32]]]:
-    array = x.permute(0, 2, 1).numpy().astype(np.int32)
-    return [np.ascontiguousarray(a[None]) for a in array]
 
 
 def load_quantized(run: RunFolder) -> QuantizedModel:

@@ -310,7 +310,7 @@ def parse_recipe(text: str) -> Recipe:
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with edgeae."""
-    folder = resources.files("edgeae_recipes")
+    folder = resources.files("edgeae.recipes")
     return sorted(f.name[: -len(".toml")] for f in folder.iterdir() if f.name.endswith(".toml"))
 
 
@@ -333,7 +333,7 @@ def load_recipe(name_or_path: str) -> Recipe:
         raise ConfigError(
             f"no recipe {name_or_path!r}; known: {', '.join(names)}, or give a .toml file.{hint}"
         )
-    file = resources.files("edgeae_recipes").joinpath(f"{name_or_path}.toml")
+    file = resources.files("edgeae.recipes").joinpath(f"{name_or_path}.toml")
     return parse_recipe(file.read_text(encoding="utf-8"))
 
 

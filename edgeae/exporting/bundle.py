@@ -1,0 +1,218 @@
+"""A quantized run becomes a bundle: graphs, integer priors, certificate, golden vectors, card."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from edgeae.errors import ModelError
+from edgeae.exporting.card import model_card
+from edgeae.exporting.certificate import certify
+from edgeae.exporting.graphs import analysis_graph, causal_graph, synthesis_graph
+from edgeae.models.dyadic import dyadic_layers
+from edgeae.models.integer import runtime_latent_prior, runtime_sample_prior
+from edgeae.models.transforms import LATENT_PEAK
+from edgeae.quantize.dyadic import QuantizedModel, is_quantized, load_quantized, quantize
+from edgeae.quantize.tables import count_latent_shape, count_sample_shape
+from edgeae.runtime.bundle import Bundle, pack_coder, write_bundle
+from edgeae.train.phases import BASE_STEP, Signal
+from edgeae.train.recipe import Recipe, recipe_to_dict
+from edgeae.train.run import Progress, RunFolder
+from edgeae.train.setup import Setup
+from edgeae.train.training import TrainingData, load_training_data, silent
+
+__all__ = ["export_run"]
+
+RMSE_GUARD = 4.0  # a lossy frame may be this much worse than validation before it is coded otherwise
+GOLDEN_ITEMS = 1024
+
+
+def export_run(
+    run: RunFolder, out: str | os.PathLike[str], *, progress: Progress = silent
+) -> Bundle:
+    """Export a run as a bundle; quantizes it first where that is not done.
+
+    Args:
+        run: a trained run.
+        out: the bundle's folder, or a file ending in ``.zip``.
+        progress: called by the quantization.
+
+    Returns:
+        The bundle, loaded back from ``out``.
+
+    Raises:
+        ModelError: the run is not trained, or the certificate does not pass.
+    """
+    if run.recipe().model.family == "tutorial":
+        from edgeae.exporting.tutorial import export_tutorial
+
+        return export_tutorial(run, out)
+    if not is_quantized(run):
+        quantize(run, progress=progress)
+    parts = load_training_data(run)
+    model = load_quantized(run)
+    graphs: dict[str, onnx.ModelProto] = {}
+    about = {"bundle": model.recipe.name}
+    latent = None
+    metrics: dict[str, Any] = {}
+    if model.code is not None:
+        latent_shape = count_latent_shape(model.code, parts.train)
+        latent = runtime_latent_prior(model.code.prior, latent_shape)
+        graphs["encoder.onnx"] = analysis_graph(model.code.analysis, about)
+        graphs["decoder.onnx"] = synthesis_graph(model.code.synthesis, about)
+        if latent.net is not None:
+            graphs["prior.onnx"] = causal_graph(latent.net, {**about, "role": "prior"})
+        metrics["window_code"] = _window_metrics(model, parts.validation)
+    priors = []
+    for i, net in enumerate(model.priors):
+        shape = count_sample_shape(net, parts.train, model.recipe.sample_prior[i], model.code)
+        priors.append(runtime_sample_prior(net, shape))
+        role = f"sample_prior_{i}"
+        graphs[f"{role}.onnx"] = causal_graph(priors[-1].net, {**about, "role": role})
+    certificate = [
+        {"graph": name, **layer.to_json()}
+        for name, graph in sorted(graphs.items())
+        for layer in certify(graph)
+    ]
+    metrics["training_seconds"] = round(run.seconds(), 1)
+    metrics["quantization"] = run.read_json("quantize.json")
+    manifest = {
+        "name": model.recipe.name,
+        "task": "codec",
+        "exact": True,
+        "codec": _codec_part(model, parts, metrics),
+        "setup": parts.setup.to_json(),
+        "certificate": certificate,
+        "metrics": metrics,
+        "cost": cost_of(model, parts.setup),
+        "recipe": recipe_to_dict(model.recipe),
+        "data": parts.setup.hashes,
+    }
+    files = {name: graph.SerializeToString() for name, graph in graphs.items()}
+    files["coder.npz"] = pack_coder(latent, priors)
+    _check_budgets(model.recipe, manifest["cost"], files)
+    files["README.md"] = model_card(manifest, files).encode()
+    return write_bundle(
+        out, manifest, files, golden_signal=_golden_signal(parts.validation, parts.setup)
+    )
+
+
+def _codec_part(
+    model: QuantizedModel, parts: TrainingData, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    setup, recipe = parts.setup, model.recipe
+    signal: dict[str, Any] = {
+        "kind": setup.kind,
+        "channels": setup.channels,
+        "dtype": setup.dtype,
+        "rate_hz": setup.rate_hz,
+        "unit": setup.unit,
+        "grids": [list(g) for g in setup.grids],
+        "channel_names": list(setup.names),
+    }
+    if setup.kind == "image":
+        signal |= {"height": setup.shape[0], "width": setup.shape[1]}
+    net = None
+    if model.code is not None:
+        spec = model.code.analysis.spec
+        low, high = recipe.train.step_range
+        net = {
+            "stride": spec.stride,
+            "latent_channels": spec.latent,
+            "latent_shape": [s // spec.stride for s in setup.shape] if setup.shape else None,
+            "fixed_window": spec.window or None,
+            "latent_max": LATENT_PEAK,
+            "steps": {"min": max(1, low // 4), "max": high * 4, "default": int(BASE_STEP)},
+            "max_rmse": round(RMSE_GUARD * max(metrics["window_code"]["rmse"], 0.5), 3),
+        }
+    return {
+        "signal": signal,
+        "net": net,
+        "sample_priors": [
+            {
+                "delta_min": min(p.steps) if min(p.steps) > 1 else 1,
+                "delta_max": 3 * max(p.steps),
+                "has_code": p.code,
+            }
+            for p in recipe.sample_prior
+        ],
+    }
+
+
+def _window_metrics(model: QuantizedModel, validation: Signal) -> dict[str, float]:
+    assert model.code is not None
+    bits, error, n = 0.0, 0.0, 0
+    with torch.no_grad():
+        for x in validation.head(
+            1 << 16 if not validation.is_image else 1024, model.code.analysis.spec.stride
+        ):
+            b, out = model.code(x, torch.full((len(x),), BASE_STEP))
+            bits += float(b.mean()) * x.numel()
+            error += float(((x - torch.round(out)) ** 2).sum())
+            n += x.numel()
+    return {"bits_per_sample": round(bits / n, 5), "rmse": round((error / n) ** 0.5, 4)}
+
+
+def cost_of(model: QuantizedModel, setup: Setup) -> dict[str, float]:
+    """Parameters and multiply-accumulates per sample (of one channel) of each part."""
+    cost: dict[str, float] = {}
+    if model.code is not None:
+        spec = model.code.analysis.spec
+        per_item = 1.0
+        macs = 0.0
+        for layer in model.code.analysis.layers:
+            per_item /= layer.stride**layer.dims
+            macs += layer.weight.numel() * per_item
+        cost["encoder_macs_per_sample"] = round(macs / spec.channels, 1)
+        macs, rate = 0.0, 1.0 / spec.stride**spec.dims
+        for layer, factor in zip(
+            model.code.synthesis.layers, model.code.synthesis.factors, strict=True
+        ):
+            macs += layer.weight.numel() * rate
+            rate *= factor**layer.dims
+        cost["decoder_macs_per_sample"] = round(macs / spec.channels, 1)
+        prior = sum(layer.weight.numel() for layer in dyadic_layers(model.code.prior))
+        cost["prior_macs_per_sample"] = round(prior / spec.stride**spec.dims / spec.channels, 1)
+        for name, part in (
+            ("encoder", model.code.analysis),
+            ("decoder", model.code.synthesis),
+            ("prior", model.code.prior),
+        ):
+            cost[f"{name}_parameters"] = sum(p.numel() for p in part.parameters())
+    for i, net in enumerate(model.priors):
+        macs = sum(layer.weight.numel() for layer in dyadic_layers(net))
+        cost[f"sample_prior_{i}_parameters"] = sum(p.numel() for p in net.parameters())
+        cost[f"sample_prior_{i}_macs_per_sample"] = round(macs / setup.channels, 1)
+    return cost
+
+
+def _check_budgets(recipe: Recipe, cost: dict[str, float], files: dict[str, bytes]) -> None:
+    budgets = recipe.budgets
+    device = [k for k in cost if not k.startswith("decoder")]
+    found = {
+        "max_parameters": sum(cost[k] for k in device if k.endswith("_parameters")),
+        "max_macs_per_sample": sum(cost[k] for k in device if k.endswith("_macs_per_sample")),
+        "max_bundle_bytes": sum(len(v) for v in files.values()),
+    }
+    for name, value in found.items():
+        limit = getattr(budgets, name)
+        if limit is not None and value > limit:
+            raise ModelError(
+                f"budgets.{name} is {limit:g} and the model needs {value:g}; "
+                "make the nets smaller, or raise the budget in the recipe"
+            )
+
+
+def _golden_signal(validation: Signal, setup: Setup) -> npt.NDArray[np.int32]:
+    if setup.kind == "image":
+        images = validation.segments[0][:2].permute(0, 2, 3, 1)
+        return np.ascontiguousarray(images.numpy().astype(np.int32))
+    longest = max(validation.segments, key=lambda s: s.shape[-1])
+    return np.ascontiguousarray(longest[:, :GOLDEN_ITEMS].T.numpy().astype(np.int32))
+
+

@@ -1,0 +1,85 @@
+"""The model card: README.md of a bundle, for the person who finds it on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["model_card"]
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    return "| | |\n| --- | --- |\n" + "\n".join(f"| {a} | {b} |" for a, b in rows)
+
+
+def _signal_line(codec: Mapping[str, Any]) -> str:
+    signal = codec["signal"]
+    if signal["kind"] == "image":
+        return f"images {signal['height']}×{signal['width']}×{signal['channels']}"
+    rate = f" at {signal['rate_hz']:g} Hz" if signal.get("rate_hz") else ""
+    return f"{signal['channels']} channel(s){rate}"
+
+
+def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
+    """The card's Markdown.
+
+    Args:
+        manifest: the manifest's content, before it is sealed.
+        files: the bundle's files by name.
+    """
+    codec, metrics = manifest["codec"], manifest["metrics"]
+    grids = codec["signal"].get("grids") or [codec["signal"].get("grid", [1, 1])]
+    steps = ", ".join(sorted({f"{num}/{den}" for num, den in grids}))
+    rows = [
+        ("signal", _signal_line(codec)),
+        ("samples", f"{codec['signal']['dtype']}, grid step {steps}"),
+        ("exact", "yes, by certificate" if manifest["exact"] else "no: float arithmetic"),
+    ]
+    code = metrics.get("window_code")
+    if code:
+        rows.append(
+            (
+                "lossy, on validation data",
+                f"{code['bits_per_sample']:.3f} bit/sample at RMSE {code['rmse']:.3g} grid steps",
+            )
+        )
+    for i, prior in enumerate(codec["sample_priors"]):
+        rows.append(
+            (
+                f"sample prior {i}",
+                f"max error {prior['delta_min'] // 2} to {prior['delta_max'] // 2} grid steps"
+                + (", with the window code" if prior["has_code"] else ""),
+            )
+        )
+    rows.append(("training", f"{metrics.get('training_seconds', 0) / 60:.1f} minutes"))
+    lines = [f"# {manifest['name']}", "", _description(manifest), "", _table(rows), ""]
+    certificate = manifest.get("certificate", [])
+    if certificate:
+        tightest = min(certificate, key=lambda c: c["headroom_bits"])
+        lines += [
+            "## Certificate",
+            "",
+            f"{len(certificate)} sums were bounded below 2^24; the tightest, {tightest['node']} of "
+            f"{tightest['graph']}, leaves {tightest['headroom_bits']:.2f} bits. The full list is in "
+            "`manifest.json`; `edgeae verify` recomputes it from the graphs.",
+            "",
+        ]
+    cost = manifest.get("cost", {})
+    if cost:
+        lines += ["## Cost", "", _table([(k.replace("_", " "), f"{v:g}") for k, v in cost.items()])]
+        lines.append("")
+    sizes = [(name, f"{len(content):,} bytes") for name, content in sorted(files.items())]
+    lines += ["## Files", "", _table(sizes), "", "## Use", "", "```sh"]
+    lines += [
+        "edgeae compress BUNDLE recording.npy recording.eae --max-error 5",
+        "edgeae decompress BUNDLE recording.eae back.npy",
+        "edgeae verify BUNDLE",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _description(manifest: Mapping[str, Any]) -> str:
+    text = manifest.get("recipe", {}).get("description") or "A codec made with edgeae."
+    return str(text)
