@@ -103,6 +103,8 @@ def load_dataset(
     split: str = "train",
     *,
     test: str | Path | None = None,
+    columns: Sequence[str] = (),
+    normalize: str = "",
     **read_options: Any,
 ) -> Dataset:
     """Load one split of a data set.
@@ -112,8 +114,10 @@ def load_dataset(
         split: ``train``, ``val`` or ``test``. For paths, the last tenth of every recording is
             the test part, and the last tenth of what is left the validation part.
         test: for paths, a file or folder to test on instead.
-        read_options: for paths, as in ``read_signal``: dtype, channels, rate_hz, columns, key. A
-            key may be a pattern such as ``*__x``, every match is a recording.
+        columns: for paths of CSV files, the columns to take; all numbers if empty.
+        normalize: ``l2`` scales every row or image to unit length, as float32.
+        read_options: for paths, as in ``read_signal``: dtype, channels, rate_hz, key. A key may be
+            a pattern such as ``*__x``: every match is a recording.
 
     Raises:
         ConfigError: unknown split, or a named data set is not there; says how to get it.
@@ -126,7 +130,11 @@ def load_dataset(
     """
     if split not in SPLITS:
         raise ConfigError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+    if normalize not in ("", "l2"):
+        raise ConfigError(f"normalize is {normalize!r}, expected l2 or nothing")
     name = str(source)
+    if columns:
+        read_options["columns"] = list(columns)
     if name in DATASETS:
         if test is not None or read_options:
             raise ConfigError(
@@ -146,7 +154,7 @@ def load_dataset(
     return Dataset(
         name=name,
         split=split,
-        segments=tuple(chosen.values()),
+        segments=tuple(map(_unit_length if normalize else np.asarray, chosen.values())),
         names=tuple(chosen),
         rate_hz=parts.rate_hz,
         meta=parts.meta,
@@ -178,6 +186,12 @@ def _labels_of(parts: _Source, chosen: dict[str, Array], split: str) -> tuple[Ar
     return (labels[-n:] if split != "train" else labels[:n],)
 
 
+def _unit_length(segment: Array) -> Array:
+    rows = segment.reshape(len(segment), -1).astype(np.float32)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    return (rows / np.where(length == 0, 1, length)).reshape(segment.shape)
+
+
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb") as file:
@@ -203,7 +217,7 @@ def _need(name: str, *files: str) -> list[Path]:
 
 _ECG_TRAIN = ("100", "102", "104", "105", "106", "108", "114")
 _ECG_TEST = ("121", "123")
-_ECG_META = {"channel_names": ["ecg"], "unit": "counts of 5 uV", "bits": 11}
+_ECG_META = {"names": ["ecg"], "unit": "counts of 5 uV", "bits": 11}
 
 
 def _records(names: Sequence[str]) -> tuple[dict[str, Array], list[Path]]:
@@ -225,40 +239,39 @@ def _ecg_own() -> _Source:
     return _Source({"100": x[:430_000]}, {"100": x[430_000:]}, 360.0, _ECG_META, tuple(files))
 
 
-_IMU_CHANNELS = ["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"]
-_WATCH_LSB = (9.81 / 4096, math.radians(0.07))
+_IMU_META = {
+    "names": ["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"],
+    "unit": "m/s2 rad/s",
+}
+_WATCH_LSB = [9.81 / 4096] * 3 + [math.radians(0.07)] * 3
 
 
 def _imu() -> _Source:
-    """The watches' own counts, int16: three subjects to train on, the fourth to test on.
+    """Watches, m/s² and rad/s in float32: three subjects to train on, the fourth to test on.
 
-    Why the watches: their samples lie exactly on two grids, one for each sensor (9.81/4096 m/s² and
-    0.07 °/s), at an even 104 Hz, as an IMU on an embedded device delivers them. The phones' samples
-    went through bias correction and an uneven clock (0 to 154 ms between rows, 102 Hz on average);
-    they are in ``imu-si`` with everything else.
+    Why the watches alone: their samples lie exactly on two grids, one for each sensor (9.81/4096
+    m/s² and 0.07 °/s), at an even 104 Hz, as an IMU on an embedded device delivers them. The
+    phones' samples went through a moving bias correction and an uneven clock (0 to 154 ms between
+    rows, 102 Hz on average); they are in ``imu-all``.
     """
     signals, files = _har("_sw__x")
-    counts = {}
-    for name, x in signals.items():
-        scale = np.repeat(np.array(_WATCH_LSB), 3)
-        n = np.rint(x / scale)
-        if np.abs(n).max() > 32767 or np.abs(x - n * scale).max() > 0.1 * scale.max():
-            raise SignalError(f"{name} is not on the grid of the watch's sensors")
-        counts[name] = n.astype(np.int16)
-    meta = {
-        "channel_names": _IMU_CHANNELS,
-        "unit": "counts",
-        "channel_scale": np.repeat(np.array(_WATCH_LSB), 3).tolist(),
+    return _by_subject(signals, _IMU_META, 104.2, files)
+
+
+def _imu_counts() -> _Source:
+    """The same watches as their sensors' own counts, int16."""
+    signals, files = _har("_sw__x")
+    counts = {
+        name: np.rint(x / np.array(_WATCH_LSB)).astype(np.int16) for name, x in signals.items()
     }
+    meta = {**_IMU_META, "unit": "counts", "channel_scale": _WATCH_LSB}
     return _by_subject(counts, meta, 104.2, files)
 
 
-def _imu_si() -> _Source:
+def _imu_all() -> _Source:
     """Phones and watches in m/s² and rad/s, float32: the same subjects."""
     signals, files = _har("__x")
-    return _by_subject(
-        signals, {"channel_names": _IMU_CHANNELS, "unit": "m/s2 rad/s"}, 103.0, files
-    )
+    return _by_subject(signals, _IMU_META, 103.0, files)
 
 
 def _har(ending: str) -> tuple[dict[str, Array], list[Path]]:
@@ -284,7 +297,7 @@ def _power() -> _Source:
     """Household power in kW, a sample a minute: the LFZip paper's own two halves."""
     files = _need("power", *(f"lfzip/pow/active_power_{part}.npy" for part in ("train", "val")))
     train, test = (np.asarray(read_signal(path).data).reshape(-1, 1) for path in files)
-    meta = {"channel_names": ["active_power"], "unit": "kW"}
+    meta = {"names": ["active_power"], "unit": "kW"}
     return _Source({"train": train}, {"val": test}, 1 / 60, meta, tuple(files))
 
 
@@ -318,7 +331,7 @@ def _sensor() -> _Source:
     """A generated stream of a machine's vibration: the last tenth to test on. Needs no files."""
     x = sensor_stream().reshape(-1, 1)
     cut = len(x) - math.ceil(len(x) * _TEST_SHARE)
-    meta = {"channel_names": ["vibration"], "unit": "counts", "generated": "sensor_stream seed 0"}
+    meta = {"names": ["vibration"], "unit": "counts", "generated": "sensor_stream seed 0"}
     return _Source({"sensor": x[:cut]}, {"sensor": x[cut:]}, SENSOR_RATE_HZ, meta)
 
 
@@ -327,7 +340,8 @@ DATASETS: dict[str, Callable[[], _Source]] = {
     "ecg": _ecg,
     "ecg-own": _ecg_own,
     "imu": _imu,
-    "imu-si": _imu_si,
+    "imu-all": _imu_all,
+    "imu-counts": _imu_counts,
     "mnist": _mnist,
     "power": _power,
     "sensor": _sensor,
@@ -411,4 +425,4 @@ def _matching_keys(file: Path, pattern: str | None) -> list[str | None]:
 def _described(meta: dict[str, Any]) -> dict[str, Any]:
     columns = meta.get("columns", [])
     names = [column["name"] for column in columns if "time" not in column]
-    return {"channel_names": names} if names else {}
+    return {"names": names} if names else {}
