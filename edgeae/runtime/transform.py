@@ -68,8 +68,8 @@ def analyse(bundle: Bundle, segments: Sequence[NDArray[np.int32]]) -> list[NDArr
 def symbolize(latents: NDArray[np.int32], step: int) -> NDArray[np.int32]:
     """Round latents to multiples of ``step``, half away from zero: y = sign(l) (2|l| + m) // 2m."""
     wide = latents.astype(np.int64)
-    symbols = np.sign(wide) * ((2 * np.abs(wide) + step) // (2 * step))
-    return symbols.astype(np.int32)
+    whole: NDArray[np.int64] = np.sign(wide) * ((2 * np.abs(wide) + step) // (2 * step))
+    return whole.astype(np.int32)
 
 
 def dequantize(symbols: NDArray[np.int32], step: int, latent_max: int) -> NDArray[np.int32]:
@@ -94,7 +94,7 @@ def synthesise(
     """
     net = _net(bundle)
     spec = bundle.signal
-    inputs = []
+    inputs: list[NDArray[np.int32]] = []
     for y in symbols:
         latents = dequantize(y, step, net.latent_max)
         if spec.is_image:

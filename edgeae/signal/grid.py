@@ -243,7 +243,7 @@ def _integer_grid(x: NDArray[Any]) -> Grid | None:
         divisor = int(np.gcd.reduce(magnitude[:_SAMPLE_SIZE]))
         if divisor != 1:  # one odd sample among the first ones settles it for most signals
             divisor = int(np.gcd.reduce(magnitude)) or 1
-    if max(abs(low), abs(high)) // divisor >= INDEX_LIMIT:
+    if max(abs(low), abs(high)) // divisor >= INDEX_LIMIT or divisor >= 1 << 53:
         return None
     return Grid(divisor, 1)
 
@@ -314,7 +314,7 @@ def _general_steps(x: NDArray[Any], mantissa: int) -> list[Fraction]:
     gaps = np.diff(values)
     if gaps.size < 2 or float(gaps.min()) < max(4 * spacing, values[-1] / INDEX_LIMIT):
         return []
-    smallest = float(gaps[gaps < 1.25 * gaps.min()].mean())
+    smallest = float(gaps[gaps <= 1.25 * gaps.min()].mean())
     for divisor in range(1, 17):
         step = _refined(smallest / divisor, values, spacing)
         if step is not None:

@@ -39,11 +39,12 @@ from edgeae.bitstream.varint import pack_varint, unpack_varint
 from edgeae.errors import CorruptError, ModelError, TruncatedError, WrongModelError
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.latent_prior import decode_latents, encode_latents, step_condition
+from edgeae.runtime.manifest import NetSpec
 from edgeae.runtime.sample_prior import SamplePrior, decode_samples, encode_samples
 from edgeae.runtime.transform import analyse, n_steps, symbolize, synthesise
 from edgeae.signal.grid import Grid
 
-__all__ = ["BATCH_FRAMES", "FrameCodec", "lossy_delta", "samples_within"]
+__all__ = ["BATCH_FRAMES", "FrameCodec", "lossy_delta", "lossy_rmse", "samples_within"]
 
 BATCH_FRAMES = 64
 """How many frames are worth handing over at once; more gain nothing."""
@@ -76,6 +77,11 @@ class _Candidate:
     recon: Indices | None = None
     variant: int = 0
     check: int | None = None
+
+
+def lossy_rmse(net: NetSpec | None, step: int) -> float:
+    """How far a lossy frame may be off: the bundle's limit, more for steps above the usual."""
+    return math.inf if net is None else net.max_rmse * max(1.0, step / net.default_step)
 
 
 def lossy_delta(max_rmse: float) -> int:
@@ -174,7 +180,8 @@ class FrameCodec:
             held = same | (index != 0)
             zero = ~held
             if zero.any():  # index 0 stands for what rounds to 0, and for what cannot be indexed
-                held[zero] = (flat[zero] <= step) & (flat[zero] >= -step)
+                with np.errstate(invalid="ignore"):
+                    held[zero] = np.abs(flat[zero].astype(np.float64)) <= step
         groups, length = self._segments(len(samples))
         x = index.reshape(groups, length, self.header.channels)
         if not held.all():
@@ -223,29 +230,30 @@ class FrameCodec:
         return found
 
     def _code_lossy(self, blocks: list[_Block]) -> list[list[_Candidate]]:
-        """The window code; where it misses the frame by more than it should, a bounded mode."""
+        """The window code; where it misses a frame by more than it may, the bounded modes.
+
+        The classical mode also stands in where it is smaller and no worse: on quiet signals.
+        """
         if not blocks:
             return []
-        net = self._model().net
-        max_rmse = math.inf if net is None else net.max_rmse
-        found: list[list[_Candidate]] = []
+        limit = lossy_rmse(self._model().net, self.header.step)
+        found: list[list[_Candidate]] = [[] for _ in blocks]
         missed = []
-        for number, (block, (payload, recon, check)) in enumerate(
-            zip(blocks, self._neural([block.x for block in blocks]), strict=True)
-        ):
-            found.append([])
-            if self._rmse(block, recon) <= max_rmse:
-                found[-1].append(
-                    _Candidate(mode=Mode.NEURAL, payload=payload, recon=recon, check=check)
-                )
-            else:
+        coded = self._neural([block.x for block in blocks])
+        for number, (block, (payload, recon, check)) in enumerate(zip(blocks, coded, strict=True)):
+            rmse = self._rmse(block, recon)
+            if rmse > limit:
                 missed.append(number)
+                continue
+            neural = _Candidate(mode=Mode.NEURAL, payload=payload, recon=recon, check=check)
+            found[number].append(neural)
+            if _looks_easy(block.x, self.header.delta, len(payload)):
+                classical = self._classical(block)
+                if classical.recon is not None and self._rmse(block, classical.recon) <= rmse:
+                    found[number].append(classical)
         rescued = self._code_bounded([blocks[number] for number in missed])
         for number, candidates in zip(missed, rescued, strict=True):
-            found[number] += candidates
-        for number, block in enumerate(blocks):
-            if number not in missed and _looks_easy(block.x, self.header.delta, found[number][0]):
-                found[number].append(self._classical(block))
+            found[number] = candidates
         return found
 
     def _classical(self, block: _Block) -> _Candidate:
@@ -315,7 +323,7 @@ class FrameCodec:
         promise = self.header.promise
         if promise is Promise.LOSSLESS:
             # Where held, the index stands for the very bits of the sample.
-            return ~block.held | (flat != block.x.reshape(-1))
+            return np.asarray(~block.held | (flat != block.x.reshape(-1)))
         if promise is Promise.LOSSY:
             return ~block.held
         values = self._grid.to_values(flat, self._dtype)
@@ -461,15 +469,13 @@ def samples_within(samples: Samples, values: Samples, max_error: float) -> NDArr
     return np.asarray(gap <= np.uint64(min(math.floor(max_error), 2**64 - 1)))
 
 
-def _looks_easy(x: Indices, delta: int, coded: _Candidate) -> bool:
-    """Whether the classical mode may need fewer bytes than the window code.
+def _looks_easy(x: Indices, delta: int, n_bytes: int) -> bool:
+    """Whether the classical mode may need fewer than ``n_bytes``: a cheap guess, to save time.
 
     Compares with a third of what the second differences would cost at step ``delta``.
     """
-    flat = x.reshape(-1, x.shape[2])
-    bends = np.abs(np.diff(flat.astype(np.float32), 2, axis=0)) / np.float32(delta)
-    bits = float(np.sum(np.log2(1.0 + bends)))
-    return bits / 24.0 < len(coded.payload)
+    bends = np.abs(np.diff(x.reshape(-1, x.shape[2]).astype(np.float64), 2, axis=0)) / delta
+    return float(np.sum(np.log2(1.0 + bends))) / 24.0 < n_bytes
 
 
 def _all_differ(samples: Samples) -> bool:

@@ -19,7 +19,7 @@ from edgeae.bitstream.header import Profile, Promise, StreamHeader
 from edgeae.errors import ConfigError, ModelError
 from edgeae.runtime.bundle import Bundle
 from edgeae.signal.grid import Grid, detect_grid, fallback_grid
-from edgeae.tasks.codec import lossy_delta
+from edgeae.tasks.codec import lossy_delta, lossy_rmse
 
 __all__ = [
     "StreamOptions",
@@ -204,13 +204,18 @@ def make_header(
             raise ConfigError(
                 "lossy coding needs a bundle with a window code: give max_error or lossless"
             )
-        delta = lossy_delta(net.max_rmse)
+        step = _latent_step(bundle, options, 1)
+        delta = lossy_delta(lossy_rmse(net, step))
     else:
         _require_exact(bundle, promise)
         delta = 1
         if options.max_error is not None:
             delta = 2 * index_bound(grid, options.max_error, samples, on_grid=on_grid)[0] + 1
+        step = _latent_step(bundle, options, delta)
     metadata = dict(options.metadata)
+    frame_length = options.frame_length
+    if frame_length is None:
+        frame_length = _default_length(options, channels, image_size)
     if ndim != default_ndim(channels, image_size):
         metadata["ndim"] = ndim
     rate_hz = options.rate_hz
@@ -219,14 +224,14 @@ def make_header(
     return StreamHeader(
         dtype=samples.dtype.name,
         channels=channels,
-        frame_length=options.frame_length or _default_length(options, channels, image_size),
+        frame_length=frame_length,
         image_size=image_size,
         grid=(grid.num, grid.den),
         rate_hz=rate_hz,
         promise=promise,
         delta=delta,
         max_error=options.max_error,
-        step=_latent_step(bundle, options, delta),
+        step=step,
         fingerprint=b"" if bundle is None else bundle.fingerprint,
         exact=bundle is None or bundle.manifest.exact,
         profile=options.profile,

@@ -271,7 +271,8 @@ class StreamEncoder:
             )
 
     def _packet_bytes(self) -> int:
-        return min(self._options.max_packet or MAX_RADIO_PAYLOAD_BYTES, MAX_RADIO_PAYLOAD_BYTES)
+        limit = self._options.max_packet
+        return MAX_RADIO_PAYLOAD_BYTES if limit is None else min(limit, MAX_RADIO_PAYLOAD_BYTES)
 
     def _begin(self, first: Samples | None) -> bytes:
         """The header's bytes; from here on the stream's form is fixed."""

@@ -1,0 +1,171 @@
+"""The promises hold for every sample of every input, and no frame grows beyond its bound."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from tiny_bundle import prior_only_bundle, series_bundle
+
+import edgeae
+from edgeae.bitstream.classical import encode_classical
+from edgeae.bitstream.reader import FrameReader
+from edgeae.signal.grid import Grid
+from edgeae.tasks.plan import index_bound
+
+INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
+FLOATS = ["float16", "float32", "float64"]
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles")
+    return [None, series_bundle(folder / "series"), prior_only_bundle(folder / "prior")]
+
+
+def bits(x: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(x).view(f"u{x.dtype.itemsize}")
+
+
+def assert_within(x: np.ndarray, y: np.ndarray, max_error: float) -> None:
+    assert (x.shape, x.dtype) == (y.shape, y.dtype)
+    same = bits(x) == bits(y)
+    if x.dtype.kind == "f":
+        with np.errstate(invalid="ignore", over="ignore"):
+            near = np.abs(x.astype(np.float64) - y.astype(np.float64)) <= max_error
+    else:
+        pairs = zip(x.ravel().tolist(), y.ravel().tolist(), strict=True)
+        near = np.array([abs(a - b) <= max_error for a, b in pairs], bool).reshape(x.shape)
+    assert (same | near).all()
+
+
+def signals(dtype: str) -> dict[str, np.ndarray]:
+    kind = np.dtype(dtype)
+    rng = np.random.default_rng(5)
+    n = 700
+    if kind.kind == "f":
+        info = np.finfo(kind)
+        noise = rng.normal(size=n).astype(kind)
+        laced = noise.copy()
+        laced[::50] = np.nan
+        laced[100:130] = np.inf
+        laced[200] = -np.inf
+        laced[300] = -0.0
+        payloads = bits(noise.copy())
+        payloads[::7] = bits(np.full(100, np.nan, kind)) + np.arange(100, dtype=payloads.dtype)
+        return {
+            "noise": noise,
+            "laced": laced,
+            "nan payloads": payloads.view(kind),
+            "all nan": np.full(n, np.nan, kind),
+            "zeros of both signs": np.tile(np.array([0.0, -0.0], kind), n // 2),
+            "extremes": np.tile(np.array([info.max, info.min, info.tiny, 0], kind), n // 4),
+            "subnormal": (np.arange(n) % 9 * info.smallest_subnormal).astype(kind),
+            "spike": np.where(np.arange(n) == 77, info.max, noise).astype(kind),
+            "decimals": (rng.integers(-300, 300, n) * 0.1).astype(kind),
+            "steps": np.repeat(rng.normal(size=n // 70), 70).astype(kind),
+            "random bits": rng.integers(0, 256, n * kind.itemsize, np.uint8).view(kind),
+        }
+    info = np.iinfo(kind)
+    return {
+        "noise": rng.integers(info.min, info.max, n, dtype=kind, endpoint=True),
+        "ends": np.tile(np.array([info.min, info.max], kind), n // 2),
+        "walk": np.cumsum(rng.integers(-3, 4, n)).astype(kind),
+        "constant": np.full(n, info.max, kind),
+        "steps": np.repeat(rng.integers(0, 100, n // 70), 70).astype(kind),
+        "offset": (np.arange(n) % 50).astype(kind) + kind.type(info.max // 2 + 7),
+        "even": (rng.integers(0, 50, n) * 2).astype(kind),
+    }
+
+
+@pytest.mark.parametrize("dtype", INTEGERS + FLOATS)
+@pytest.mark.parametrize("profile", ["file", "radio"])
+def test_lossless_is_bit_for_bit(dtype, profile, bundles):
+    for name, x in signals(dtype).items():
+        for bundle in bundles:
+            data = edgeae.encode(bundle, x, lossless=True, profile=profile, frame_length=256)
+            y = edgeae.decode(bundle, data)
+            assert y.dtype == x.dtype, name
+            assert y.tobytes() == x.tobytes(), name
+
+
+@pytest.mark.parametrize("dtype", INTEGERS + FLOATS)
+@pytest.mark.parametrize("max_error", [0.0, 0.05, 1.0, 2.5, 100.0, 1e12])
+def test_max_error_holds(dtype, max_error, bundles):
+    for x in signals(dtype).values():
+        for bundle in bundles[:2]:
+            data = edgeae.encode(bundle, x, max_error=max_error, frame_length=256)
+            assert_within(x, edgeae.decode(bundle, data), max_error)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32", "float64"])
+def test_lossy_keeps_what_is_not_finite_and_stays_near(dtype, bundles):
+    for name, x in signals(dtype).items():
+        y = edgeae.decode(bundles[1], edgeae.encode(bundles[1], x, frame_length=256))
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
+        if x.dtype.kind == "f":
+            odd = ~np.isfinite(x)
+            assert np.array_equal(bits(x)[odd], bits(y)[odd]), name
+        with np.errstate(invalid="ignore"):
+            inside = np.abs(x.astype(np.float64)) < 2**29
+        error = x[inside].astype(np.float64) - y[inside].astype(np.float64)
+        assert np.sqrt(np.sum(error**2) / max(error.size, 1)) <= bundles[1].net.max_rmse + 1, name
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    x=st.sampled_from(["i1", "u2", "i4", "u8", "f2", "f4", "f8"]).flatmap(
+        lambda dtype: hnp.arrays(dtype, st.tuples(st.integers(1, 60), st.integers(1, 3)))
+    ),
+    max_error=st.one_of(st.none(), st.floats(0, 1e9)),
+)
+def test_any_array_keeps_its_promise(x, max_error):
+    if max_error is None:
+        y = edgeae.decode(None, edgeae.encode(None, x, lossless=True, frame_length=17))
+        assert x.tobytes() == y.tobytes()
+        assert (x.shape, x.dtype) == (y.shape, y.dtype)
+    else:
+        y = edgeae.decode(None, edgeae.encode(None, x, max_error=max_error, frame_length=17))
+        assert_within(x, y, max_error)
+
+
+@pytest.mark.parametrize("max_error", [None, 3])
+def test_no_frame_is_larger_than_raw_or_classical(max_error, bundles):
+    rng = np.random.default_rng(2)
+    for x in [
+        *signals("int16").values(),
+        np.rint(np.cumsum(rng.logistic(0, 3, 900))).astype(np.int16),
+    ]:
+        promise = {"lossless": True} if max_error is None else {"max_error": max_error}
+        data = edgeae.encode(bundles[1], x, frame_length=128, grid=Grid(1, 1), **promise)
+        delta = 1 if max_error is None else 2 * max_error + 1
+        for frame in FrameReader(io.BytesIO(data)):
+            block = x[frame.start : frame.start + frame.n_items].astype(np.int32)[:, None]
+            classical, _ = encode_classical(block, delta)
+            size = len(frame.payload) + len(frame.exceptions)
+            assert size <= min(2 * frame.n_items, len(classical)) + 1
+
+
+def test_streams_add_little_to_their_payload():
+    x = np.random.default_rng(0).integers(-(2**15), 2**15, 200_000).astype(np.int16)
+    assert len(edgeae.encode(None, x, lossless=True)) <= 1.005 * x.nbytes
+
+
+def test_bounds_on_decimal_grids_are_strict():
+    x = np.array([0.001, 0.010], np.float64)
+    grid = Grid(1, 1000)
+    assert index_bound(grid, 0.009, x, on_grid=True) == (8, 9)
+    assert index_bound(grid, 0.00901, x, on_grid=True) == (9, 9)
+    assert index_bound(Grid(1, 1024), 9 / 1024, x, on_grid=True) == (9, 9)
+    assert index_bound(Grid(1, 1), 9, np.arange(3), on_grid=True) == (9, 9)
+
+
+def test_off_grid_floats_use_all_of_their_bound():
+    """A bound of E on noise should cost about log2(range / 2E) bits."""
+    x = np.random.default_rng(0).uniform(-1, 1, 50_000)
+    data = edgeae.encode(None, x, max_error=1 / 64)
+    assert 8 * len(data) / x.size < np.log2(64) + 0.5
