@@ -87,7 +87,7 @@ class ChannelParams:
         filter: 0 for none, else 1 + 4 * (place in `FILTER_LENGTH`) + (place in `FILTER_RATE`).
         reference: the channel that helps to predict, -1 for none.
         start: first guess of the residual's size: ``2 ** (start - 3)`` steps.
-        center: in steps of delta.
+        center: in steps of delta; of 1 with a linear predictor.
         reflection: p reflection coefficients ``sin(pi / 2 * q / 64)``, q in -63..63.
     """
 
@@ -97,6 +97,10 @@ class ChannelParams:
     start: int = 3
     center: int = 0
     reflection: tuple[int, ...] = ()
+
+    def center_index(self, delta: int) -> int:
+        """The centre as a grid index. A linear predictor works about the mean, to full precision."""
+        return self.center * (1 if 15 < self.base < PLANAR else delta)
 
 
 @dataclass(frozen=True)
@@ -116,14 +120,20 @@ class _Mixture:
 
     def __init__(self, start: int) -> None:
         self.sizes = [1 << (13 + start)] * 3
-        self.weights = [21846, 21845, 21845]
+        # In pictures the weights depend on the neighbours: none, all predicted, or not.
+        self.weight_sets = [[21846, 21845, 21845] for _ in range(3)]
+        self.weights = self.weight_sets[0]
         self.n = 0
         self.phi = self.low_bits = self.reach = 0
         self.scales: list[tuple[int, int, int]] = []
 
     def prepare(self, phi: int, near_size: int | None) -> None:
         """Get ready for a symbol whose mean lies ``phi / 4096`` steps past the centre."""
-        sizes = self.sizes if near_size is None else [near_size, *self.sizes[1:]]
+        sizes = self.sizes
+        self.weights = self.weight_sets[0]
+        if near_size is not None:
+            sizes = [near_size, *sizes[1:]]
+            self.weights = self.weight_sets[1 if near_size == 0 else 2]
         levels = []
         for size in sizes:
             n = size.bit_length()
@@ -305,7 +315,7 @@ def code_channel(
         CorruptError: the decoder's bytes are damaged.
     """
     steps = samples if isinstance(samples, int) else len(samples)
-    center, half = params.center * delta, (delta - 1) // 2
+    center, half = params.center_index(delta), (delta - 1) // 2
     per_bin = (256 * 65536 + delta // 2) // delta
     planar = params.base == PLANAR
     coef = list(BOOK[params.base]) if params.base < 16 else _step_up(params.reflection)
@@ -400,6 +410,6 @@ def read_params(decoder: RangeDecoder, channel: int, delta: int, raster: Raster)
         if abs(q) > 63:
             raise CorruptError("a reflection coefficient is out of range")
         reflection.append(q)
-    if abs(params.center * delta) > _INDEX_LIMIT + delta:
+    if abs(params.center_index(delta)) > _INDEX_LIMIT + delta:
         raise CorruptError("a channel's centre is out of range")
     return replace(params, reflection=tuple(reflection))

@@ -128,7 +128,7 @@ def choose_params(
     if len(x) >= 64:
         stretch = np.concatenate([x[part] for part in parts]) if len(parts) > 1 else x
         full = _quantized(_reflection(stretch.astype(np.float64), _LPC_ORDERS[0], delta))
-        middle = _center(float(x.mean()), delta)
+        middle = _center(float(x.mean()), 1)
         for order in _LPC_ORDERS:
             bases.append(replace(bases[0], base=15 + order, center=middle, reflection=full[:order]))
     ranked = sorted(bases, key=cost)

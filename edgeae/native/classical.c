@@ -7,6 +7,7 @@
 #include "shapes.h"
 
 #define N_MODELS 3
+#define N_CONTEXTS 3
 #define MAX_ORDER EAE_CLASSICAL_MAX_ORDER
 #define MAX_TAPS 36
 #define REFERENCE_TAPS 4
@@ -95,7 +96,8 @@ static inline int bit_length(uint64_t x)
 
 typedef struct {
     int64_t size[N_MODELS]; /* recent |k| in 1/65536, at three rates */
-    int32_t weight[N_MODELS]; /* sum 65536 */
+    int32_t weights[N_CONTEXTS][N_MODELS]; /* of each context: sum 65536 */
+    int32_t *weight; /* those of the symbol at hand */
     uint32_t n;
     /* of the symbol at hand */
     int64_t phi;
@@ -109,8 +111,10 @@ static void mixture_init(mixture *m, int start)
     int i;
     for (i = 0; i < N_MODELS; i++)
         m->size[i] = (int64_t)1 << (13 + start);
-    m->weight[0] = 21846;
-    m->weight[1] = m->weight[2] = 21845;
+    for (i = 0; i < N_CONTEXTS; i++) {
+        m->weights[i][0] = 21846;
+        m->weights[i][1] = m->weights[i][2] = 21845;
+    }
     m->n = 0;
 }
 
@@ -125,6 +129,7 @@ static int level_of(int64_t size)
 static void mixture_prepare(mixture *m, int64_t phi, int64_t near_size)
 {
     int i, least = 1 << 20, most = 0, e;
+    m->weight = m->weights[near_size < 0 ? 0 : near_size == 0 ? 1 : 2];
     for (i = 0; i < N_MODELS; i++) {
         int level = level_of(i == 0 && near_size >= 0 ? near_size : m->size[i]);
         m->mult[i] = inverse_scale[level & 7];
@@ -404,6 +409,12 @@ static int64_t near_sizes(const uint32_t *s, size_t t, size_t width, size_t heig
 
 /* ---- one channel ---- */
 
+/* A linear predictor works about the mean, which wants the grid's full precision. */
+static int64_t center_of(const eae_classical_params *c, int32_t delta)
+{
+    return (int64_t)c->center * (c->base > 15 && c->base != PLANAR ? 1 : delta);
+}
+
 static int code_channel(
     eae_encoder *e, eae_decoder *d, const int32_t *x, const int32_t *reference, int32_t *recon,
     uint32_t *sizes, size_t steps, int32_t delta, size_t width, size_t height,
@@ -411,7 +422,7 @@ static int code_channel(
 {
     predictor p;
     mixture m;
-    const int64_t center = (int64_t)c->center * delta, half = (delta - 1) / 2;
+    const int64_t center = center_of(c, delta), half = (delta - 1) / 2;
     const int64_t per_bin = ((int64_t)256 * 65536 + delta / 2) / delta;
     const int planar = c->base == PLANAR;
     size_t t;
@@ -537,8 +548,8 @@ static int get_params(
         if (c->reflection[i] < -63 || c->reflection[i] > 63)
             return 0;
     }
-    return !d->bad && (int64_t)c->center * delta <= INDEX_LIMIT + delta &&
-        (int64_t)c->center * delta >= -INDEX_LIMIT - delta;
+    return !d->bad && center_of(c, delta) <= INDEX_LIMIT + delta &&
+        center_of(c, delta) >= -INDEX_LIMIT - delta;
 }
 
 /* ---- the three entries ---- */
