@@ -99,7 +99,7 @@ class ChannelParams:
     reflection: tuple[int, ...] = ()
 
     def center_index(self, delta: int) -> int:
-        """The centre as a grid index. A linear predictor works about the mean, to full precision."""
+        """The centre as a grid index; a linear predictor wants it to full precision."""
         return self.center * (1 if 15 < self.base < PLANAR else delta)
 
 
