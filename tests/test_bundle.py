@@ -113,7 +113,7 @@ def test_fields_out_of_range_are_named(bundle, field, value):
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{", b'{"format": 1}', b"\xff", b"[" * 100_000])
 def test_a_manifest_that_is_none(text):
-    with pytest.raises(ModelError, match="manifest.json"):
+    with pytest.raises(ModelError, match=r"manifest\.json"):
         Bundle.from_files({"manifest.json": text})
 
 
@@ -185,7 +185,7 @@ def test_wrong_golden_vectors_withdraw_the_exact_promises(bundle, tmp_path):
     assert broken.self_test() == ("decoded differs from the golden vector",)
     assert not broken.exact
     x = np.arange(100, dtype=np.int16)
-    with pytest.raises(ModelError, match="self-test.*without a bundle"):
+    with pytest.raises(ModelError, match=r"self-test.*without a bundle"):
         edgeae.encode(broken, x, lossless=True)
     assert edgeae.decode(broken, edgeae.encode(broken, x)).shape == x.shape
 
@@ -202,7 +202,7 @@ def test_an_inexact_bundle_is_lossy_only(tmp_path):
     assert not bundle.exact
     x = np.arange(1000, dtype=np.int16)
     for promise in ({"lossless": True}, {"max_error": 5}):
-        with pytest.raises(ModelError, match="not exact.*classical mode keeps this promise"):
+        with pytest.raises(ModelError, match=r"not exact.*classical mode keeps this promise"):
             edgeae.encode(bundle, x, **promise)
     y = edgeae.decode(bundle, edgeae.encode(bundle, x))
     assert np.abs(y.astype(int) - x).max() <= 3

@@ -243,12 +243,14 @@ def test_context_managers_lose_nothing_silently(bundle):
 def test_an_interrupted_encoder_leaves_its_frames_behind(bundle):
     x = walk(1000)
     file = io.BytesIO()
-    with (
-        pytest.raises(KeyboardInterrupt),
-        StreamEncoder(bundle, lossless=True, frame_length=64, file=file) as encoder,
-    ):
-        encoder.write(x)
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with StreamEncoder(bundle, lossless=True, frame_length=64, file=file) as encoder:
+            encoder.write(x)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     decoder = StreamDecoder(bundle)
     assert np.array_equal(decoder.write(file.getvalue()), x[: 15 * 64])
     with pytest.raises(TruncatedError, match="960 items"):

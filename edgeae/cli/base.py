@@ -58,16 +58,25 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(_version())
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
-    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+    _version: bool = typer.Option(
+        False,
+        "--version",
+        help="Print the version and stop.",
+        is_eager=True,
+        callback=_print_version,
+    ),
 ) -> None:
     if debug:
         settings.debug = True
-    if version:
-        print(_version())
-        raise typer.Exit
 
 
 def command(name: str) -> Callable[[Function], Function]:

@@ -112,14 +112,13 @@ def compress(
     progress = Progress(total, "images" if first.is_image else "samples")
     n_items, n_samples, n_raw = 0, 0, 0
     try:
-        for piece in chain([first], pieces):
-            encoder.write(piece.data)
-            n_items += piece.n_items
-            n_samples += piece.data.size
-            n_raw += piece.data.nbytes
-            progress.show(n_items)
-        encoder.close()
-        output.close()
+        with output, encoder:
+            for piece in chain([first], pieces):
+                encoder.write(piece.data)
+                n_items += piece.n_items
+                n_samples += piece.data.size
+                n_raw += piece.data.nbytes
+                progress.show(n_items)
     except BaseException:
         progress.clear()
         if output.n_bytes:

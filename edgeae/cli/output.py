@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from types import TracebackType
 from typing import BinaryIO
 
 from edgeae.errors import ConfigError, EdgeAEError
@@ -43,13 +44,22 @@ class LazyOutput:
         self.n_bytes += len(data)
         return len(data)
 
-    def close(self) -> None:
-        """Close the file, if it was ever opened."""
-        if self._file is not None and self._path != "-":
-            try:
-                self._file.close()
-            except OSError as error:
-                raise EdgeAEError(f"cannot write {self._path}: {error.strerror}") from error
+    def __enter__(self) -> LazyOutput:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is None or self._path == "-":
+            return
+        try:
+            self._file.close()
+        except OSError as late:
+            if error is None:
+                raise EdgeAEError(f"cannot write {self._path}: {late.strerror}") from late
 
 
 class Progress:
