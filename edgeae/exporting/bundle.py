@@ -112,6 +112,7 @@ def _codec_part(
         "dtype": setup.dtype,
         "rate_hz": setup.rate_hz,
         "unit": setup.unit,
+        "grid": list(setup.grids[0]),
         "grids": [list(g) for g in setup.grids],
         "channel_names": list(setup.names),
     }

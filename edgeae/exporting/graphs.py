@@ -40,7 +40,7 @@ class _GraphWriter:
         self.constants: list[onnx.TensorProto] = []
 
     def constant(self, name: str, value: Array) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
         return name
 
     def node(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
