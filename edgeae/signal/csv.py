@@ -300,7 +300,7 @@ def _roles(
             times[i] = TimeColumn(name)
         elif cells and not is_number(cells[0], layout.comma):
             skipped.append(f"{name} (text)")
-        elif _may_be_clock(cells, TimeColumn(name)):
+        elif _may_be_clock(cells, TimeColumn(name), i == 0 and not layout.header):
             times[i] = TimeColumn(name)
             numbers[i] = NumberColumn(name, layout.comma)
         elif chosen is None:
@@ -316,14 +316,15 @@ def _roles(
     return numbers, times, skipped
 
 
-def _may_be_clock(cells: list[str], column: TimeColumn) -> bool:
+def _may_be_clock(cells: list[str], column: TimeColumn, unnamed_first: bool) -> bool:
     try:
         steps = np.diff(np.array(cells, np.float64))
     except ValueError:
         return False
     if len(steps) < 2 - column.is_clock or steps[0] == 0 or not (steps >= 0).all():
         return False
-    return column.is_clock or bool(np.allclose(steps, steps[0], rtol=1e-6, atol=0))
+    even = bool(np.allclose(steps, steps[0], rtol=1e-6, atol=0))
+    return column.is_clock or (even and (unnamed_first or column.is_counter))
 
 
 def _fill(

@@ -16,6 +16,7 @@ __all__ = ["HOLES", "NumberColumn", "TimeColumn", "is_hole", "is_number", "is_ti
 
 HOLES = {"", "nan", "na", "n/a", "null", "none", "-", "#n/a"}
 _CLOCKS = {"t", "ts", "time", "timestamp", "seconds", "epoch", "date", "datetime"}
+_COUNTERS = {"i", "n", "no", "nr", "index", "idx", "row", "sample", "frame", "unnamed", "id", "#"}
 _UNITS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
 _ISO = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:([ T])(\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?)(Z|[+-]\d\d:?\d\d)?)?$"
@@ -141,6 +142,11 @@ class TimeColumn:
         """True if the name or the text says that this is time."""
         words = re.split(r"[ _\[(]", self.name.lower())
         return words[0] in _CLOCKS or (bool(self.texts) and is_time(self.texts[0]))
+
+    @property
+    def is_counter(self) -> bool:
+        """True if the name says that this counts the rows."""
+        return re.split(r"[ _:\[(]", self.name.lower())[0] in _COUNTERS
 
     def summary(self) -> tuple[dict[str, Any] | None, float | None]:
         """What makes the texts again (None: irregular), and seconds per step where known."""

@@ -34,6 +34,8 @@ def sensor_stream(n_samples: int = 1_500_000, *, seed: int = 0) -> NDArray[np.in
         >>> x.dtype, x.shape, bool(abs(x).max() < 2048)
         (dtype('int16'), (10000,), True)
     """
+    if n_samples < 1:
+        return np.zeros(0, np.int16)
     rng = np.random.default_rng(seed)
     t_s = np.arange(n_samples, dtype=np.float64) / SENSOR_RATE_HZ
     load = _load_steps(rng, t_s)
@@ -49,7 +51,7 @@ def sensor_stream(n_samples: int = 1_500_000, *, seed: int = 0) -> NDArray[np.in
 
 def _wander(rng: np.random.Generator, t_s: NDArray[np.float64], *, period_s: float) -> NDArray[Any]:
     """A smooth random walk around 0 of about unit size."""
-    n_knots = int(t_s[-1] / period_s * 4) + 5 if t_s.size else 5
+    n_knots = int(t_s[-1] / period_s * 4) + 5
     knots = np.convolve(rng.normal(size=n_knots + 2), [0.5, 0.7, 0.5], "valid")
     place = np.arange(n_knots) * period_s / 4
     coarse = np.linspace(0, place[-1], n_knots * 64)
@@ -61,7 +63,7 @@ def _wander(rng: np.random.Generator, t_s: NDArray[np.float64], *, period_s: flo
 
 def _load_steps(rng: np.random.Generator, t_s: NDArray[np.float64]) -> NDArray[Any]:
     """Load 0..1 that steps every 15 s or so, with the machine's inertia."""
-    length_s = float(t_s[-1]) if t_s.size else 0.0
+    length_s = float(t_s[-1])
     times = np.cumsum(rng.exponential(15.0, size=int(length_s / 8) + 8))
     levels = rng.choice([0.1, 0.35, 0.6, 0.9], size=times.size + 1)
     coarse = np.arange(0, length_s + 1, 0.05)
@@ -90,14 +92,12 @@ def _impacts(
 ) -> NDArray[Any]:
     """A damaged bearing: a knock every 1/4.73 turn, with slip, that rings and dies away."""
     n = turns.size
+    moments = np.arange(1, int(turns[-1] * _IMPACTS_PER_TURN) + 1) / _IMPACTS_PER_TURN
+    moments = moments + rng.normal(scale=0.004, size=moments.size)
+    at = np.searchsorted(turns, moments)
+    at = at[(at > 0) & (at < n)]
     knocks = np.zeros(n)
-    if n:
-        moments = np.arange(1, int(turns[-1] * _IMPACTS_PER_TURN) + 1) / _IMPACTS_PER_TURN
-        moments = moments + rng.normal(scale=0.004, size=moments.size)
-        at = np.searchsorted(turns, moments)
-        at = at[(at > 0) & (at < n)]
-        sizes = 90 * (0.4 + load[at]) * rng.lognormal(0.0, 0.35, size=at.size)
-        np.add.at(knocks, at, sizes)
+    np.add.at(knocks, at, 35 * (0.4 + load[at]) * rng.lognormal(0.0, 0.35, size=at.size))
     s = np.arange(int(6 * _RING_DECAY_S * SENSOR_RATE_HZ)) / SENSOR_RATE_HZ
     ring = np.exp(-s / _RING_DECAY_S) * np.sin(2 * np.pi * _RING_HZ * s)
     return np.convolve(knocks, ring)[:n]
