@@ -247,7 +247,8 @@ class FrameCodec:
                 continue
             neural = _Candidate(mode=Mode.NEURAL, payload=payload, recon=recon, check=check)
             found[number].append(neural)
-            if _looks_easy(block.x, self.header.delta, len(payload)):
+            near = rmse * math.sqrt(12.0) > 0.7 * self.header.delta  # else it would be worse
+            if near and _looks_easy(block.x, self.header.delta, len(payload)):
                 classical = self._classical(block)
                 if classical.recon is not None and self._rmse(block, classical.recon) <= rmse:
                     found[number].append(classical)
@@ -258,7 +259,7 @@ class FrameCodec:
 
     def _classical(self, block: _Block) -> _Candidate:
         x = block.x.reshape(-1, self.header.channels)
-        payload, recon = encode_classical(x, self.header.delta)
+        payload, recon = encode_classical(x, self.header.delta, image_size=self.header.image_size)
         return _Candidate(mode=Mode.CLASSICAL, payload=payload, recon=recon.reshape(block.x.shape))
 
     def _neural(self, x: list[Indices]) -> list[tuple[bytes, Indices, int | None]]:
@@ -366,12 +367,16 @@ class FrameCodec:
         shapes = [self._segments(frame.n_items) for frame in frames]
         payloads = [frame.payload for frame in frames]
         none: list[int | None] = [None] * len(frames)
-        channels, delta = self.header.channels, self.header.delta
+        channels, delta, size = self.header.channels, self.header.delta, self.header.image_size
         if mode in (Mode.CONSTANT, Mode.CLASSICAL):
             read: Callable[[bytes, int], Indices] = (
                 (lambda payload, n: decode_constant(payload, n, channels))
                 if mode is Mode.CONSTANT
-                else (lambda payload, n: decode_classical(payload, n, channels, delta))
+                else (
+                    lambda payload, n: decode_classical(
+                        payload, n, channels, delta, image_size=size
+                    )
+                )
             )
             pairs = zip(payloads, shapes, strict=True)
             return [read(payload, groups * length) for payload, (groups, length) in pairs], none
