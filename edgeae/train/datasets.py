@@ -133,6 +133,7 @@ def load_dataset(
     if normalize not in ("", "l2"):
         raise ConfigError(f"normalize is {normalize!r}, expected l2 or nothing")
     name = str(source)
+    read_options = {name: value for name, value in read_options.items() if value is not None}
     if columns:
         read_options["columns"] = list(columns)
     if name in DATASETS:

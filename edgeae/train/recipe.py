@@ -57,11 +57,19 @@ class DataRecipe:
         source: a data set's name or a path; empty: ``--data`` must give it.
         columns: columns of a CSV to use, by name; empty for all.
         normalize: ``l2`` scales every row or image to unit length (the classic tutorial).
+        test: a file or folder to test on, instead of the last tenth of every recording.
+        key: array of a .npz; a pattern such as ``*_x`` takes many, each a recording.
+        dtype: of raw samples; channels: of raw samples; rate_hz: where the file does not say it.
     """
 
     source: str = ""
     columns: tuple[str, ...] = ()
     normalize: str = ""
+    test: str = ""
+    key: str = ""
+    dtype: str = ""
+    channels: int | None = None
+    rate_hz: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,7 +57,17 @@ def load_training_data(run: RunFolder) -> TrainingData:
 
 def _read_part(recipe: Recipe, split: str) -> Dataset:
     data = recipe.data
-    return load_dataset(data.source, split, columns=data.columns, normalize=data.normalize)
+    return load_dataset(
+        data.source,
+        split,
+        test=data.test or None,
+        columns=data.columns,
+        normalize=data.normalize,
+        key=data.key or None,
+        dtype=data.dtype or None,
+        channels=data.channels,
+        rate_hz=data.rate_hz,
+    )
 
 
 def train(
