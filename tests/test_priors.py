@@ -25,6 +25,9 @@ ENGINES = ["numpy"] if CORE is None else ["numpy", "C"]
 needs_core = pytest.mark.skipif(CORE is None, reason="the C extension is not built")
 seeds = st.integers(0, 2**32)
 deltas = st.one_of(st.just(1), st.integers(0, 300).map(lambda e: 2 * e + 1))
+wide = st.integers(0, 1 << 20).map(lambda e: 2 * e + 1)
+per_channel = st.lists(st.one_of(deltas, wide), min_size=4, max_size=4)
+steps = st.one_of(deltas, per_channel)
 Frames = list[np.ndarray]
 
 
@@ -39,19 +42,21 @@ def engine(name: str) -> Iterator[None]:
 
 def random_prior(seed: int, **fixed: Any) -> SamplePrior:
     rng = np.random.default_rng(seed)
+    c = fixed.get("n_channels", int(rng.integers(1, 5)))
     fields: dict[str, Any] = {
         "kind": ["delta", "level"][int(rng.integers(2))],
-        "center": int(rng.integers(-100, 100)),
-        "shift": int(rng.integers(0, 5)),
+        "center": tuple(rng.integers(-100, 100, c).tolist()),
+        "shift": tuple(rng.integers(0, 5, c).tolist()),
         "has_code": bool(rng.integers(2)),
         "lookahead": int(rng.integers(0, 5)),
         "has_cond": bool(rng.integers(2)),
         "shape": [logistic_shape(), laplace_shape()][int(rng.integers(2))],
-        "n_channels": int(rng.integers(1, 4)),
         **fixed,
     }
-    c, code = fields.pop("n_channels"), fields["has_code"]
-    past = [True] * c + [False] * (c * code) + [True] * (c * code) + [False] * fields["has_cond"]
+    fields.pop("n_channels", None)
+    code = fields["has_code"]
+    past = [True] * c + [False] * (c * code) + [True] * (c * code)
+    past += [False] * (c * fields["has_cond"])
     return SamplePrior(net=random_net(seed, past, 2 * c), **fields)
 
 
@@ -67,14 +72,21 @@ def random_frames(seed: int, prior: SamplePrior, n: int = 3) -> tuple[Frames, Fr
     return frames, code if prior.has_code else None
 
 
+def steps_of(prior: SamplePrior, delta: int | list[int]) -> int | list[int]:
+    return delta if isinstance(delta, int) else delta[: prior.n_channels]
+
+
 def shapes_of(frames: Frames) -> list[tuple[int, int]]:
     return [f.shape[:2] for f in frames]
 
 
 @settings(max_examples=30, deadline=None)
-@given(seeds, deltas)
-def test_samples_come_back_within_the_bound_in_every_engine(seed: int, delta: int) -> None:
+@given(seeds, steps)
+def test_samples_come_back_within_the_bound_in_every_engine(
+    seed: int, delta: int | list[int]
+) -> None:
     prior = random_prior(seed)
+    delta = steps_of(prior, delta)
     x, code = random_frames(seed, prior)
     coded: dict[str, Any] = {}
     for name in ENGINES:
@@ -84,15 +96,16 @@ def test_samples_come_back_within_the_bound_in_every_engine(seed: int, delta: in
             back = decode_samples(prior, payloads, shapes_of(x), delta, code)
         for f, (_, recon), b in zip(x, coded[name], back, strict=True):
             assert np.array_equal(recon, b)
-            assert np.abs(f - b).max(initial=0) <= delta // 2
+            assert np.all(np.abs(f - b) <= np.array(delta) // 2)
             assert b.dtype == np.int32
     assert all([p for p, _ in c] == [p for p, _ in coded["numpy"]] for c in coded.values())
 
 
 @settings(max_examples=20, deadline=None)
-@given(seeds, deltas)
-def test_frames_are_independent(seed: int, delta: int) -> None:
+@given(seeds, steps)
+def test_frames_are_independent(seed: int, delta: int | list[int]) -> None:
     prior = random_prior(seed)
+    delta = steps_of(prior, delta)
     x, code = random_frames(seed, prior, 4)
     with engine("numpy"):
         together = encode_samples(prior, x, delta, code)
@@ -123,9 +136,10 @@ def test_damaged_bytes_end_in_samples_or_corrupt_error(
 
 @needs_core
 @settings(max_examples=30, deadline=None)
-@given(seeds, st.binary(max_size=60), deltas)
-def test_engines_agree_on_damaged_bytes(seed: int, junk: bytes, delta: int) -> None:
+@given(seeds, st.binary(max_size=60), steps)
+def test_engines_agree_on_damaged_bytes(seed: int, junk: bytes, delta: int | list[int]) -> None:
     prior = random_prior(seed, has_code=False)
+    delta = steps_of(prior, delta)
     results = []
     for name in ENGINES:
         with engine(name):
@@ -175,21 +189,40 @@ def test_indices_at_the_ends_of_the_range(name: str) -> None:
                     assert np.array_equal(back, item[1])
 
 
-@pytest.mark.parametrize("shift", [0, 2])
-def test_size_is_the_tables_information(shift: int) -> None:
-    prior = random_prior(2, kind="level", has_code=False, has_cond=True, shift=shift, n_channels=2)
+@pytest.mark.parametrize("kind", ["level", "delta"])
+@pytest.mark.parametrize(
+    ("shift", "delta"), [((0, 0), (1, 1)), ((2, 2), (1, 1)), ((1, 3), (5, 41))]
+)
+def test_size_is_the_tables_information(
+    kind: str, shift: tuple[int, ...], delta: tuple[int, ...]
+) -> None:
+    prior = random_prior(
+        2, kind=kind, has_code=False, has_cond=True, shift=shift, center=(7, -9), n_channels=2
+    )
     rng = np.random.default_rng(0)
     x = rng.integers(-60, 60, (1, 3000, 2), dtype=np.int32)
-    (item,) = encode_samples(prior, [x])
+    (item,) = encode_samples(prior, [x], delta)
     assert item is not None
-    rules = prior.rules
-    past = rules.past_features(x[0].astype(np.int64), np.zeros_like(x[0]), None)
-    features = np.concatenate([past, rules.side_features(None, prior.cond(1), 3000)], axis=1)
-    out = prior.net.run(features.T[None])[0].T.astype(np.int64)
-    centre, frac16, ls = rules.place(out, np.zeros_like(x[0]))
-    family = CdfFamily(prior.shape, 1, shift)
-    ideal = family.code_bits(ls, frac16, x[0] - centre).sum() / 8
+    rules, r = prior.rules, item[1][0].astype(np.int64)
+    past = rules.past_features(r, np.concatenate([r[:1], r[:-1]]), None)
+    side = rules.side_features(None, prior.cond(delta), 3000)
+    out = prior.net.run(np.concatenate([past, side], axis=1).T[None])[0].T.astype(np.int64)
+    centre, frac16, ls = rules.place(out, np.concatenate([x[0, :1], r[:-1]]))
+    k, remainder = np.divmod(r - centre, delta)
+    assert not remainder.any()
+    families = [CdfFamily(prior.shape, d, p) for d, p in zip(delta, shift, strict=True)]
+    bits = [f.code_bits(*(a[:, c] for a in (ls, frac16, k))) for c, f in enumerate(families)]
+    ideal = sum(b.sum() for b in bits) / 8
     assert ideal * 0.995 - 4 <= len(item[0]) <= ideal * 1.005 + 4
+
+
+def test_one_entry_stands_for_every_channel() -> None:
+    prior = random_prior(11, kind="level", has_code=False, n_channels=3, shift=(2,), center=(5,))
+    assert prior.shift == (2, 2, 2)
+    assert prior.center == (5, 5, 5)
+    x, _ = random_frames(3, prior)
+    one, each = encode_samples(prior, x, 7), encode_samples(prior, x, [7, 7, 7])
+    assert [item and item[0] for item in one] == [item and item[0] for item in each]
 
 
 def test_the_condition_is_the_rounded_logarithm() -> None:
@@ -198,6 +231,9 @@ def test_the_condition_is_the_rounded_logarithm() -> None:
         assert step_condition(step) == min(127, round(6 * np.log2(step)))
     assert step_condition(1, 3) == 0
     assert step_condition(101, 3) == step_condition(101) - 18
+    prior = random_prior(1, n_channels=2, has_cond=True, shift=(0, 3))
+    assert prior.cond([1, 101]) == (0, step_condition(101, 3))
+    assert prior.cond(101) == (step_condition(101), step_condition(101, 3))
 
 
 def latent_priors(seed: int, n_channels: int) -> list[LatentPrior]:
@@ -245,7 +281,8 @@ def test_symbols_out_of_range(name: str) -> None:
 def prior_frames(prior: LatentPrior, y: np.ndarray) -> list[bytes]:
     from edgeae.runtime.prior_coding import encode_frames
 
-    return [item[0] for item in encode_frames(prior.rules, [y]) if item is not None]
+    cond = (0,) * prior.rules.n_cond
+    return [item[0] for item in encode_frames(prior.rules, [y], 1, cond) if item is not None]
 
 
 def test_arrays_round_trip() -> None:
@@ -283,9 +320,12 @@ def test_priors_that_do_not_fit_are_refused() -> None:
         {"kind": "slope"},
         {"has_code": True},
         {"has_cond": False},
-        {"shift": 21},
+        {"shift": (0, 21)},
+        {"shift": (0, 0, 0)},
+        {"shift": ()},
         {"lookahead": -1},
-        {"center": 1 << 30},
+        {"center": (0, 1 << 30)},
+        {"center": (0, 0, 0)},
         {"shape": np.zeros(3, np.uint16)},
     ):
         with pytest.raises(ModelError, match="prior"):
@@ -305,9 +345,9 @@ def test_wrong_calls_are_refused(name: str) -> None:
         for frame in (x[0], x.astype(np.int64), np.zeros((1, 5, 2), np.int32)):
             with pytest.raises(SignalError, match="int32"):
                 encode_samples(prior, [frame])
-        for delta in (0, -1, 4, 1 << 30):
+        for delta in (0, -1, 4, 1 << 30, [], [1, 1], [2]):
             with pytest.raises(SignalError, match="delta"):
-                encode_samples(prior, [x], delta)
+                encode_samples(prior, [x], delta)  # type: ignore[arg-type]
         with pytest.raises(SignalError, match="code"):
             encode_samples(prior, [x], 1, [x])
         with pytest.raises(SignalError, match="code"):
@@ -332,10 +372,12 @@ def test_the_c_engine_survives_damaged_nets(seed: int, at: int, value: int) -> N
     words[at % len(words)] = value
     x = np.arange(30, dtype=np.int32)
     for w in (words, words[:at], np.append(words, words[:3])):
-        options = (w, None, prior.shape, 1, 1, 0, prior.shift, 0, 0 if prior.has_cond else -1)
+        shift, cond = np.array(prior.shift, np.int32), np.zeros(int(prior.has_cond), np.int32)
+        options = (w, None, prior.shape, 1, 1, np.zeros(1, np.int32), shift, 0, cond)
+        step, out = np.ones(1, np.int32), np.empty(30, np.int32)
         try:
-            payload = CORE.prior_encode(options, 1, x, None, 1, 30, np.empty(30, np.int32))
-            assert CORE.prior_decode(options, 1, payload, None, 1, 30, np.empty(30, np.int32))
+            payload = CORE.prior_encode(options, step, x, None, 1, 30, out)
+            assert CORE.prior_decode(options, step, payload, None, 1, 30, out)
         except ValueError:
             continue
 
@@ -345,8 +387,9 @@ def test_the_c_engine_checks_its_arguments() -> None:
     assert CORE is not None
     prior = random_prior(1, has_code=False, has_cond=False, n_channels=1)
     x, out = np.zeros(6, np.int32), np.empty(6, np.int32)
-    good: tuple[Any, ...] = (prior.net.words(), None, prior.shape, 1, 1, 0, 0, 0, -1)
-    assert CORE.prior_encode(good, 1, x, None, 2, 3, out) is not None
+    one, none = np.ones(1, np.int32), np.zeros(0, np.int32)
+    good: tuple[Any, ...] = (prior.net.words(), None, prior.shape, 1, 1, one, one, 0, none)
+    assert CORE.prior_encode(good, one, x, None, 2, 3, out) is not None
     for i, bad in (
         (0, None),
         (0, x),
@@ -354,21 +397,26 @@ def test_the_c_engine_checks_its_arguments() -> None:
         (2, x),
         (3, 0),
         (3, 200),
-        (5, 2**31 - 1),
-        (6, 21),
+        (5, one * (2**31 - 1)),
+        (5, x),
+        (5, None),
+        (6, one * 21),
+        (6, x),
         (7, -1),
-        (8, 4),
+        (8, one),
+        (8, one.view(np.int16)[:1]),
     ):
         with pytest.raises(ValueError):  # noqa: PT011
-            CORE.prior_encode((*good[:i], bad, *good[i + 1 :]), 1, x, None, 2, 3, out)
+            CORE.prior_encode((*good[:i], bad, *good[i + 1 :]), one, x, None, 2, 3, out)
     for args in (
-        (0, x, None, 2, 3, out),
-        (1, x, x, 2, 3, out),
-        (1, x, None, -1, 3, out),
-        (1, x, None, 1 << 62, 3, out),
-        (1, x, None, 2, 4, out),
-        (1, x, None, 2, 3, out[:5]),
-        (1, x[:5], None, 2, 3, out),
+        (0 * one, x, None, 2, 3, out),
+        (x, x, None, 2, 3, out),
+        (one, x, x, 2, 3, out),
+        (one, x, None, -1, 3, out),
+        (one, x, None, 1 << 62, 3, out),
+        (one, x, None, 2, 4, out),
+        (one, x, None, 2, 3, out[:5]),
+        (one, x[:5], None, 2, 3, out),
     ):
         with pytest.raises(ValueError):  # noqa: PT011
             CORE.prior_encode(good, *args)

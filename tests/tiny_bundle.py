@@ -166,7 +166,7 @@ def sample_prior(channels: int, *, has_code: bool = False, scale_index: int = 27
     past = [True] * channels
     if has_code:
         past += [False] * channels + [True] * channels
-    past.append(False)  # the quantizer step
+    past += [False] * channels  # the quantizer steps
     weight = np.zeros((2 * channels, 2, len(past)), np.int8)
     if has_code:
         for c in range(channels):

@@ -5,10 +5,10 @@
     r[t-1], r[t-2], …  ─ differences, 12 bit ─┐
     u (code), shifted   ─ differences ────────┤ causal net ─► mean offset (1/16), log2-scale (1/6)
     r - u, past         ─ residual ───────────┤               of a logistic over the next sample
-    quantizer step      ─ log2, constant ─────┘
+    quantizer steps     ─ log2, constant ─────┘
 
-One net serves a range of quantizer steps: the step is one of its inputs. Everything is in *index
-units*, the integers of the signal's own grid.
+One net serves a range of quantizer steps, a channel's own: they are among its inputs. Everything is
+in *index units*, the integers of the channel's own grid.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ FEATURE_PEAK = 2047
 SCALE_STEPS = 6  # log2-scale in sixths of an octave
 SCALE_OFFSET = 18  # scale index of one feature unit
 FLOOR = 2.0**-16
+
+
+def _per_channel(step: Tensor) -> Tensor:
+    """A step per signal, [B], or per channel, [B, C], as [B, 1 or C, 1]."""
+    return step.reshape(len(step), -1, 1)
 
 
 def step_code(step: Tensor) -> Tensor:
@@ -77,6 +82,9 @@ class SamplePriorSpec:
 class SamplePriorNet(nn.Module):
     """Training twin of :class:`edgeae.runtime.sample_prior.SamplePrior`."""
 
+    unit: Tensor
+    center: Tensor
+
     def __init__(self, spec: SamplePriorSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -105,7 +113,13 @@ class SamplePriorNet(nn.Module):
         self.register_buffer("center", torch.tensor([float(v) for v in spec.center]).view(1, -1, 1))
 
     def features(self, r: Tensor, step: Tensor, code: Tensor | None = None) -> Tensor:
-        """r: reconstruction [B, C, T], step: [B]; returns float32 [B, I, T] on the grid."""
+        """Return the net's inputs, float32 [B, I, T] on the grid.
+
+        Args:
+            r: reconstruction [B, C, T].
+            step: quantizer step, [B] or [B, C].
+            code: the synthesis net's output [B, C, T], where the net reads it.
+        """
         s = self.spec
         unit = self.unit
 
@@ -126,7 +140,7 @@ class SamplePriorNet(nn.Module):
                 first = code[..., :1]
             parts.append(clip(u - torch.cat([first, u[..., :-1]], -1)))
             parts.append(clip(r - code))
-        relative = step_code(step).view(-1, 1, 1) - SCALE_STEPS * torch.log2(unit)
+        relative = _per_channel(step_code(step)) - SCALE_STEPS * torch.log2(unit)
         parts.append(relative.clamp(0, 127).expand(-1, -1, r.shape[-1]))
         return torch.cat(parts, 1) * 2.0**-s.feature_exponent
 
@@ -150,7 +164,7 @@ class SamplePriorNet(nn.Module):
         The mean learns from a bin around the sample, the scale from the bin that will be coded.
         """
         mean, scale = self(r, step, code)
-        width = step.view(-1, 1, 1).to(x.dtype)
+        width = _per_channel(step).to(x.dtype)
         around = x - mean
         soft = logistic_bits(around - width / 2, around + width / 2, scale)
         center = torch.floor(mean.detach() + 0.5)

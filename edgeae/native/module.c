@@ -172,11 +172,10 @@ static PyObject *py_known_shapes(PyObject *self, PyObject *unused)
 
 /* The arguments that both directions share, checked and brought into the kernels' form. */
 typedef struct {
-    Py_buffer words, statics, shape, code; /* buf NULL: not given */
+    Py_buffer words, statics, shape, center, shift, cond, delta, code; /* buf NULL: not given */
     Py_ssize_t groups, steps;
-    long delta;
     eae_prior prior;
-    eae_family family;
+    eae_family *family; /* one per channel */
     eae_net net;
     void *arena;
     size_t n_items;
@@ -184,33 +183,40 @@ typedef struct {
 
 static void release_prior(prior_call *p)
 {
-    if (p->words.obj != NULL)
-        PyBuffer_Release(&p->words);
-    if (p->statics.obj != NULL)
-        PyBuffer_Release(&p->statics);
-    if (p->shape.obj != NULL)
-        PyBuffer_Release(&p->shape);
-    if (p->code.obj != NULL)
-        PyBuffer_Release(&p->code);
+    Py_buffer *buffers[] = {&p->words,  &p->statics, &p->shape, &p->center,
+                            &p->shift, &p->cond,    &p->delta, &p->code};
+    size_t i;
+    for (i = 0; i < sizeof buffers / sizeof *buffers; i++) {
+        if (buffers[i]->obj != NULL)
+            PyBuffer_Release(buffers[i]);
+    }
+    PyMem_RawFree(p->family);
     PyMem_RawFree(p->arena);
 }
 
-/* options: (words i32[] | None, statics i32[2 * channels] | None, shape u16[385], channels,
- * by_delta, center, shift, lookahead, cond) */
-static int parse_prior(prior_call *p, PyObject *options, PyObject *code)
+static int get_buffer(PyObject *object, Py_buffer *buffer)
 {
-    PyObject *words, *statics, *shape;
+    return object == Py_None || PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE) == 0;
+}
+
+/* options: (words i32[] | None, statics i32[2 * channels] | None, shape u16[385], channels,
+ * by_delta, center i32[channels], shift i32[channels], lookahead, cond i32[]); delta i32[channels]
+ */
+static int parse_prior(prior_call *p, PyObject *options, PyObject *delta, PyObject *code)
+{
+    PyObject *words, *statics, *shape, *center, *shift, *cond;
     Py_ssize_t n;
     size_t size;
     eae_prior *a = &p->prior;
+    int32_t c;
     if (!PyArg_ParseTuple(
-            options, "OOOiiiiii", &words, &statics, &shape, &a->n_channels, &a->by_delta,
-            &a->center, &a->shift, &a->lookahead, &a->cond))
+            options, "OOOiiOOiO", &words, &statics, &shape, &a->n_channels, &a->by_delta,
+            &center, &shift, &a->lookahead, &cond))
         return 0;
-    if ((words != Py_None && PyObject_GetBuffer(words, &p->words, PyBUF_SIMPLE) < 0) ||
-        (statics != Py_None && PyObject_GetBuffer(statics, &p->statics, PyBUF_SIMPLE) < 0) ||
-        PyObject_GetBuffer(shape, &p->shape, PyBUF_SIMPLE) < 0 ||
-        (code != Py_None && PyObject_GetBuffer(code, &p->code, PyBUF_SIMPLE) < 0))
+    if (!get_buffer(words, &p->words) || !get_buffer(statics, &p->statics) ||
+        !get_buffer(shape, &p->shape) || !get_buffer(center, &p->center) ||
+        !get_buffer(shift, &p->shift) || !get_buffer(cond, &p->cond) ||
+        !get_buffer(delta, &p->delta) || !get_buffer(code, &p->code))
         return 0;
     if (a->n_channels < 1 || a->n_channels > EAE_MAX_WIDTH / 2 || p->groups < 0 || p->steps < 0 ||
         (p->steps > 0 && p->groups > PY_SSIZE_T_MAX / 64 / a->n_channels / p->steps)) {
@@ -218,8 +224,19 @@ static int parse_prior(prior_call *p, PyObject *options, PyObject *code)
         return 0;
     }
     p->n_items = (size_t)p->groups * (size_t)p->steps * (size_t)a->n_channels;
-    if (!check_family(&p->shape, p->delta, a->shift))
+    n = n_items(&p->cond, sizeof(int32_t), "cond");
+    if (n < 0 || !has_items(&p->center, sizeof(int32_t), a->n_channels, "center") ||
+        !has_items(&p->shift, sizeof(int32_t), a->n_channels, "shift") ||
+        !has_items(&p->delta, sizeof(int32_t), a->n_channels, "delta"))
         return 0;
+    a->center = p->center.buf;
+    a->shift = p->shift.buf;
+    a->cond = p->cond.buf;
+    a->n_cond = n < EAE_MAX_WIDTH ? (int32_t)n : EAE_MAX_WIDTH + 1;
+    for (c = 0; c < a->n_channels; c++) {
+        if (!check_family(&p->shape, ((const int32_t *)p->delta.buf)[c], a->shift[c]))
+            return 0;
+    }
     if (p->statics.obj != NULL) {
         if (!has_items(&p->statics, sizeof(int32_t), 2 * (Py_ssize_t)a->n_channels, "statics"))
             return 0;
@@ -248,22 +265,28 @@ static int parse_prior(prior_call *p, PyObject *options, PyObject *code)
         PyErr_SetString(PyExc_ValueError, "the net and the prior's options do not fit");
         return 0;
     }
-    eae_family_init(&p->family, p->shape.buf, (int32_t)p->delta, a->shift);
+    p->family = PyMem_RawMalloc((size_t)a->n_channels * sizeof *p->family);
+    if (p->family == NULL) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    for (c = 0; c < a->n_channels; c++)
+        eae_family_init(
+            p->family + c, p->shape.buf, ((const int32_t *)p->delta.buf)[c], a->shift[c]);
     return 1;
 }
 
-/* prior_encode(options, delta, x i32[groups * steps * channels], code like x | None, groups, steps,
+/* prior_encode(options, delta i32[channels], x i32[groups * steps * channels], code like x | None, groups, steps,
  * recon like x, out) -> bytes, or None where a sample is out of range */
 static PyObject *py_prior_encode(PyObject *self, PyObject *args)
 {
     prior_call *p;
-    PyObject *options, *code, *result = NULL;
+    PyObject *options, *delta, *code, *result = NULL;
     Py_buffer x, recon;
-    long delta;
     Py_ssize_t groups, steps;
     (void)self;
     if (!PyArg_ParseTuple(
-            args, "O!ly*Onnw*", &PyTuple_Type, &options, &delta, &x, &code, &groups, &steps,
+            args, "O!Oy*Onnw*", &PyTuple_Type, &options, &delta, &x, &code, &groups, &steps,
             &recon))
         return NULL;
     p = PyMem_RawCalloc(1, sizeof *p);
@@ -271,10 +294,9 @@ static PyObject *py_prior_encode(PyObject *self, PyObject *args)
         PyErr_NoMemory();
         goto done;
     }
-    p->delta = delta;
     p->groups = groups;
     p->steps = steps;
-    if (parse_prior(p, options, code) &&
+    if (parse_prior(p, options, delta, code) &&
         has_items(&x, sizeof(int32_t), (Py_ssize_t)p->n_items, "x") &&
         has_items(&recon, sizeof(int32_t), (Py_ssize_t)p->n_items, "recon")) {
         eae_net *net = p->arena != NULL ? &p->net : NULL;
@@ -291,7 +313,7 @@ static PyObject *py_prior_encode(PyObject *self, PyObject *args)
             }
             Py_BEGIN_ALLOW_THREADS
             len = eae_prior_encode(
-                &p->prior, net, &p->family, (int32_t)p->delta, x.buf, p->code.buf,
+                &p->prior, net, p->family, p->delta.buf, x.buf, p->code.buf,
                 (size_t)p->groups, (size_t)p->steps, recon.buf, out, cap);
             Py_END_ALLOW_THREADS
             cap = head + 16 * p->n_items; /* no sample takes more */
@@ -313,18 +335,17 @@ done:
     return result;
 }
 
-/* prior_decode(options, delta, payload, code i32[groups * steps * channels] | None, groups, steps,
+/* prior_decode(options, delta i32[channels], payload, code i32[groups * steps * channels] | None, groups, steps,
  * recon i32, out) -> bool: False where the payload is damaged */
 static PyObject *py_prior_decode(PyObject *self, PyObject *args)
 {
     prior_call *p;
-    PyObject *options, *code, *result = NULL;
+    PyObject *options, *delta, *code, *result = NULL;
     Py_buffer payload, recon;
-    long delta;
     Py_ssize_t groups, steps;
     (void)self;
     if (!PyArg_ParseTuple(
-            args, "O!ly*Onnw*", &PyTuple_Type, &options, &delta, &payload, &code, &groups, &steps,
+            args, "O!Oy*Onnw*", &PyTuple_Type, &options, &delta, &payload, &code, &groups, &steps,
             &recon))
         return NULL;
     p = PyMem_RawCalloc(1, sizeof *p);
@@ -332,16 +353,15 @@ static PyObject *py_prior_decode(PyObject *self, PyObject *args)
         PyErr_NoMemory();
         goto done;
     }
-    p->delta = delta;
     p->groups = groups;
     p->steps = steps;
-    if (parse_prior(p, options, code) &&
+    if (parse_prior(p, options, delta, code) &&
         has_items(&recon, sizeof(int32_t), (Py_ssize_t)p->n_items, "recon")) {
         int good;
         Py_BEGIN_ALLOW_THREADS
         good = eae_prior_decode(
-            &p->prior, p->arena != NULL ? &p->net : NULL, &p->family, (int32_t)p->delta,
-            payload.buf, (size_t)payload.len, p->code.buf, (size_t)p->groups, (size_t)p->steps,
+            &p->prior, p->arena != NULL ? &p->net : NULL, p->family, p->delta.buf, payload.buf,
+             (size_t)payload.len, p->code.buf, (size_t)p->groups, (size_t)p->steps,
             recon.buf);
         Py_END_ALLOW_THREADS
         result = PyBool_FromLong(good);
@@ -371,7 +391,7 @@ static int check_classical(
     for (c = 0; c < channels && good; c++) {
         good = p[c].base >= 0 && p[c].base <= (width > 0 ? 32 : 31) && p[c].filter >= 0 &&
             p[c].filter <= 15 && p[c].reference >= -1 && p[c].reference < (c > 0 ? c : 1) &&
-            (p[c].filter > 0 || p[c].reference < 0) && p[c].start >= 0 && p[c].start <= 15;
+            p[c].gain >= -32 && p[c].gain <= 31 && p[c].start >= 0 && p[c].start <= 15;
         for (i = 0; i < EAE_CLASSICAL_MAX_ORDER; i++)
             good = good && p[c].reflection[i] >= -63 && p[c].reflection[i] <= 63;
     }
@@ -381,7 +401,7 @@ static int check_classical(
 }
 
 /* classical_encode(x i32[channels * steps], channels, delta, width, height, params i32[channels *
- * 21], reference i32[steps] or empty, recon i32[channels * steps] out) -> bytes. With a reference
+ * 22], reference i32[steps] or empty, recon i32[channels * steps] out) -> bytes. With a reference
  * there is one channel, coded as if the reference came before it. */
 static PyObject *py_classical_encode(PyObject *self, PyObject *args)
 {

@@ -30,23 +30,29 @@ static int64_t clip_index(int64_t v)
 
 int eae_prior_fits(const eae_prior *p, const eae_net *net, int has_code)
 {
-    int32_t c = p->n_channels, i, n = 0;
-    if (c < 1 || c > EAE_MAX_WIDTH / 2 || p->shift < 0 || p->shift > EAE_MAX_SHIFT ||
-        p->lookahead < 0 || p->lookahead > EAE_MAX_LOOKAHEAD || p->center > EAE_LARGEST_INDEX ||
-        p->center < -EAE_LARGEST_INDEX)
+    int32_t c = p->n_channels, i, conds;
+    if (c < 1 || c > EAE_MAX_WIDTH / 2 || p->lookahead < 0 || p->lookahead > EAE_MAX_LOOKAHEAD ||
+        p->n_cond < 0 || p->n_cond > EAE_MAX_WIDTH)
         return 0;
+    for (i = 0; i < c; i++) {
+        if (p->shift[i] < 0 || p->shift[i] > EAE_MAX_SHIFT ||
+            p->center[i] > EAE_LARGEST_INDEX || p->center[i] < -EAE_LARGEST_INDEX)
+            return 0;
+    }
     if (net == NULL)
-        return p->statics != NULL && !has_code;
-    if (net->n_out != 2 * c ||
-        net->n_inputs != c * (has_code ? 3 : 1) + (p->cond >= 0) || p->cond > net->feature_peak)
+        return p->statics != NULL && !has_code && p->n_cond == 0;
+    conds = c * (has_code ? 3 : 1);
+    if (net->n_out != 2 * c || net->n_inputs != conds + p->n_cond)
         return 0;
-    for (i = 0; i < c; i++)
-        n += net->past[i] == 1;
-    for (i = c; has_code && i < 2 * c; i++)
-        n += net->past[i] == 0 && net->past[i + c] == 1;
-    if (p->cond >= 0)
-        n += net->past[net->n_inputs - 1] == 0;
-    return n == c * (has_code ? 2 : 1) + (p->cond >= 0);
+    for (i = 0; i < conds; i++) {
+        if (net->past[i] != (i < c || i >= 2 * c))
+            return 0;
+    }
+    for (i = 0; i < p->n_cond; i++) {
+        if (net->past[conds + i] != 0 || p->cond[i] < 0 || p->cond[i] > net->feature_peak)
+            return 0;
+    }
+    return 1;
 }
 
 /* The walk over the steps of one call, the same for both directions. */
@@ -79,10 +85,11 @@ static void predict(walk *w, const int32_t *code, size_t t, size_t steps)
             before = steps - 1;
         for (c = 0; c < n; c++)
             row[n + c] = feature(
-                (int64_t)code[at * n + c] - code[before * n + c], p->shift, w->net->feature_peak);
+                (int64_t)code[at * n + c] - code[before * n + c], p->shift[c],
+                w->net->feature_peak);
     }
-    if (p->cond >= 0)
-        row[w->net->n_inputs - 1] = (int16_t)p->cond;
+    for (c = 0; c < (size_t)p->n_cond; c++)
+        row[(size_t)(w->net->n_inputs - p->n_cond) + c] = (int16_t)p->cond[c];
     eae_net_eval(w->net, w->out);
 }
 
@@ -97,9 +104,9 @@ static place expected(const walk *w, const int32_t *before, size_t c)
 {
     const eae_prior *p = w->prior;
     place at;
-    int64_t mean = (int64_t)w->out[c] * ((int64_t)1 << p->shift);
+    int64_t mean = (int64_t)w->out[c] * ((int64_t)1 << p->shift[c]);
     int64_t whole = shift_down(mean + 8, 4);
-    int64_t anchor = !p->by_delta ? p->center : before != NULL ? before[c] : w->first[c];
+    int64_t anchor = !p->by_delta ? p->center[c] : before != NULL ? before[c] : w->first[c];
     int32_t ls = w->out[(size_t)p->n_channels + c];
     at.centre = clip_index(anchor + whole);
     at.frac16 = (int32_t)(mean - 16 * whole);
@@ -118,12 +125,12 @@ static void learn(walk *w, const int32_t *recon, const int32_t *before, const in
     row = eae_net_row(w->net);
     peak = w->net->feature_peak;
     for (c = 0; c < n; c++) {
-        int64_t d = !p->by_delta     ? (int64_t)recon[c] - p->center
+        int64_t d = !p->by_delta     ? (int64_t)recon[c] - p->center[c]
                     : before != NULL ? (int64_t)recon[c] - before[c]
                                      : 0;
-        row[c] = feature(d, p->shift, peak);
+        row[c] = feature(d, p->shift[c], peak);
         if (code != NULL)
-            row[2 * n + c] = feature((int64_t)recon[c] - code[c], p->shift, peak);
+            row[2 * n + c] = feature((int64_t)recon[c] - code[c], p->shift[c], peak);
     }
     eae_net_advance(w->net);
 }
@@ -138,12 +145,11 @@ static void init_walk(walk *w, const eae_prior *prior, eae_net *net)
 }
 
 size_t eae_prior_encode(
-    const eae_prior *prior, eae_net *net, const eae_family *family, int32_t delta,
+    const eae_prior *prior, eae_net *net, const eae_family *family, const int32_t *delta,
     const int32_t *x, const int32_t *code, size_t groups, size_t steps, int32_t *recon,
     uint8_t *out, size_t cap)
 {
     size_t n = (size_t)prior->n_channels, g, t, c, head = 0, len;
-    uint32_t half = (uint32_t)delta / 2;
     walk w;
     eae_encoder e;
     init_walk(&w, prior, net);
@@ -169,13 +175,14 @@ size_t eae_prior_encode(
             for (c = 0; c < n; c++) {
                 place at = expected(&w, before, c);
                 int64_t d = (int64_t)x[c] - at.centre, k, r;
-                k = d < 0 ? -(int64_t)(((uint32_t)-d + half) / (uint32_t)delta)
-                          : (int64_t)(((uint32_t)d + half) / (uint32_t)delta);
-                r = at.centre + k * delta;
+                uint32_t step = (uint32_t)delta[c];
+                k = d < 0 ? -(int64_t)(((uint32_t)-d + step / 2) / step)
+                          : (int64_t)(((uint32_t)d + step / 2) / step);
+                r = at.centre + k * delta[c];
                 if (r != clip_index(r) || x[c] != clip_index(x[c]))
                     return EAE_UNCODABLE;
                 recon[c] = (int32_t)r;
-                eae_cdf_encode(family, &e, at.ls, at.frac16, k);
+                eae_cdf_encode(family + c, &e, at.ls, at.frac16, k);
             }
             learn(&w, recon, before, code != NULL ? code + t * n : NULL);
             before = recon;
@@ -191,7 +198,7 @@ size_t eae_prior_encode(
 }
 
 int eae_prior_decode(
-    const eae_prior *prior, eae_net *net, const eae_family *family, int32_t delta,
+    const eae_prior *prior, eae_net *net, const eae_family *family, const int32_t *delta,
     const uint8_t *payload, size_t len, const int32_t *code, size_t groups, size_t steps,
     int32_t *recon)
 {
@@ -224,10 +231,10 @@ int eae_prior_decode(
             predict(&w, code, t, steps);
             for (c = 0; c < n; c++) {
                 place at = expected(&w, before, c);
-                int64_t k = eae_cdf_decode(family, &d, at.ls, at.frac16), r;
+                int64_t k = eae_cdf_decode(family + c, &d, at.ls, at.frac16), r;
                 if (d.bad || k > INT32_MAX || k < -(int64_t)INT32_MAX)
                     return 0;
-                r = at.centre + k * delta;
+                r = at.centre + k * delta[c];
                 if (r != clip_index(r))
                     return 0;
                 recon[c] = (int32_t)r;

@@ -80,6 +80,7 @@ class LatentPrior:
             statics=None if self.statics is None else np.ascontiguousarray(self.statics.ravel()),
             shape=self.shape,
             n_channels=self.n_channels,
+            n_cond=int(self.net is not None),
         )
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -120,7 +121,7 @@ def encode_latents(prior: LatentPrior, y: Sequence[IntArray], cond: int = 0) -> 
     for frame in y:
         if frame.size and max(int(frame.max()), -int(frame.min())) > _LARGEST_SYMBOL:
             raise SignalError(f"a symbol lies outside ±{_LARGEST_SYMBOL}")
-    coded = encode_frames(prior.rules, y, 1, cond)
+    coded = encode_frames(prior.rules, y, 1, (cond,) * prior.rules.n_cond)
     return [item[0] for item in coded if item is not None]
 
 
@@ -141,7 +142,7 @@ def decode_latents(
     Raises:
         CorruptError: a payload is damaged.
     """
-    frames = decode_frames(prior.rules, payloads, shapes, 1, cond)
+    frames = decode_frames(prior.rules, payloads, shapes, 1, (cond,) * prior.rules.n_cond)
     for i, frame in enumerate(frames):
         if frame.size and max(int(frame.max()), -int(frame.min())) > _LARGEST_SYMBOL:
             raise CorruptError(f"payload {i} of {len(frames)}: a symbol is out of range")

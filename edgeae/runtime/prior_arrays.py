@@ -11,7 +11,7 @@ import numpy.typing as npt
 from edgeae.errors import ModelError
 from edgeae.runtime.causal import CausalNet
 
-__all__ = ["get_array", "pack_net", "unpack_net", "whole_number"]
+__all__ = ["get_array", "pack_net", "unpack_net", "whole_number", "whole_numbers"]
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 _PREFIX = "net."
@@ -45,3 +45,11 @@ def whole_number(arrays: Arrays, name: str, highest: int | None = None) -> int:
     if highest is not None and not 0 <= value <= highest:
         raise ModelError(f"{name}: must be 0 to {highest}, found {value}")
     return value
+
+
+def whole_numbers(arrays: Arrays, name: str) -> tuple[int, ...]:
+    """Return the array of that name, of one dimension, as integers."""
+    a = get_array(arrays, name)
+    if a.ndim != 1 or a.dtype.kind not in "iu":
+        raise ModelError(f"{name}: must be integers, found {a.dtype} {list(a.shape)}")
+    return tuple(int(v) for v in a)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgeae.native as native
-from edgeae.bitstream.cdf import MAX_DELTA
+from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import CorruptError, SignalError
 from edgeae.runtime.prior_lockstep import decode_lockstep, encode_lockstep
 from edgeae.runtime.prior_rules import PriorRules
@@ -26,8 +26,8 @@ Shape = tuple[int, int]
 def encode_frames(
     rules: PriorRules,
     x: Sequence[IntArray],
-    delta: int = 1,
-    cond: int = 0,
+    delta: int | Sequence[int] = 1,
+    cond: Sequence[int] = (),
     code: Sequence[IntArray] | None = None,
 ) -> list[tuple[bytes, IntArray] | None]:
     """Code frames.
@@ -35,8 +35,8 @@ def encode_frames(
     Args:
         rules: the prior.
         x: grid indices, int32 [G, T, C] each.
-        delta: quantizer step, odd.
-        cond: the constant feature, 0 to 127.
+        delta: quantizer step, odd: one per channel, or one for all.
+        cond: the constant features, 0 to 127.
         code: int32 like ``x``, where the prior reads a code.
 
     Returns:
@@ -46,16 +46,17 @@ def encode_frames(
     for f in x:
         _check_frame(rules, f, f.shape[:2])
     codes = _check_code(rules, code, [f.shape[:2] for f in x])
-    _check_step(delta, cond)
+    steps = channel_steps(delta, rules.n_channels)
+    _check_cond(rules, cond)
     core = native.core
     if core is None:
-        return encode_lockstep(rules, x, delta, cond, codes)
+        return encode_lockstep(rules, x, steps, cond, codes)
     result: list[tuple[bytes, IntArray] | None] = []
-    options = _options(rules, cond)
+    options, deltas = _options(rules, cond), np.array(steps, np.int32)
     for f, u in zip(x, codes, strict=True):
         recon = np.empty(f.shape, np.int32)
         frame = np.ascontiguousarray(f)
-        payload = core.prior_encode(options, delta, frame, u, *f.shape[:2], recon)
+        payload = core.prior_encode(options, deltas, frame, u, *f.shape[:2], recon)
         result.append(None if payload is None else (payload, recon))
     return result
 
@@ -64,8 +65,8 @@ def decode_frames(
     rules: PriorRules,
     payloads: Sequence[bytes],
     shapes: Sequence[Shape],
-    delta: int = 1,
-    cond: int = 0,
+    delta: int | Sequence[int] = 1,
+    cond: Sequence[int] = (),
     code: Sequence[IntArray] | None = None,
 ) -> list[IntArray]:
     """Read frames that `encode_frames` wrote.
@@ -87,15 +88,16 @@ def decode_frames(
     if len(payloads) != len(shapes):
         raise SignalError(f"{len(payloads)} payloads, but {len(shapes)} shapes")
     codes = _check_code(rules, code, shapes)
-    _check_step(delta, cond)
+    steps = channel_steps(delta, rules.n_channels)
+    _check_cond(rules, cond)
     core = native.core
     if core is None:
-        return decode_lockstep(rules, payloads, shapes, delta, cond, codes)
+        return decode_lockstep(rules, payloads, shapes, steps, cond, codes)
     result = []
-    options = _options(rules, cond)
+    options, deltas = _options(rules, cond), np.array(steps, np.int32)
     for i, (payload, shape, u) in enumerate(zip(payloads, shapes, codes, strict=True)):
         recon = np.zeros((*shape, rules.n_channels), np.int32)
-        if not core.prior_decode(options, delta, payload, u, *shape, recon):
+        if not core.prior_decode(options, deltas, payload, u, *shape, recon):
             raise CorruptError(f"payload {i} of {len(payloads)}: damaged prior-coded bytes")
         result.append(recon)
     return result
@@ -124,17 +126,16 @@ def _check_code(
     return [np.ascontiguousarray(u) for u in code]
 
 
-def _check_step(delta: int, cond: int) -> None:
-    if not 1 <= delta <= MAX_DELTA or delta % 2 == 0:
-        raise SignalError(f"delta must be odd, 1 to {MAX_DELTA}, found {delta}")
-    if not 0 <= cond <= 127:
-        raise SignalError(f"the constant feature must be 0 to 127, found {cond}")
+def _check_cond(rules: PriorRules, cond: Sequence[int]) -> None:
+    if len(cond) != rules.n_cond or not all(0 <= value <= 127 for value in cond):
+        raise SignalError(
+            f"the constant features must be {rules.n_cond} integers, 0 to 127, found {list(cond)}"
+        )
 
 
-def _options(rules: PriorRules, cond: int) -> tuple[Any, ...]:
-    has_cond = rules.has_cond and rules.net is not None
+def _options(rules: PriorRules, cond: Sequence[int]) -> tuple[Any, ...]:
     return (
         *(rules.words, rules.statics if rules.net is None else None, rules.shape, rules.n_channels),
-        *(int(rules.by_delta), rules.center, rules.shift, rules.lookahead),
-        cond if has_cond else -1,
+        *(int(rules.by_delta), rules.centers, rules.shifts, rules.lookahead),
+        np.array(cond, np.int32),
     )

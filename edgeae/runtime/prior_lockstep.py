@@ -25,34 +25,34 @@ Shape = tuple[int, int]
 def encode_lockstep(
     rules: PriorRules,
     x: Sequence[IntArray],
-    delta: int,
-    cond: int,
+    delta: Sequence[int],
+    cond: Sequence[int],
     code: Sequence[IntArray | None],
 ) -> list[tuple[bytes, IntArray] | None]:
     """Code frames; see `edgeae.runtime.prior_coding.encode_frames`."""
-    family = CdfFamily(rules.shape, delta, rules.shift)
-    if delta == 1:
-        return [_encode_known(rules, family, f, cond, u) for f, u in zip(x, code, strict=True)]
+    families = _families(rules, delta)
+    if all(step == 1 for step in delta):
+        return [_encode_known(rules, families, f, cond, u) for f, u in zip(x, code, strict=True)]
     firsts: list[LongArray] = [rules.firsts(f) for f in x]
     encoders = [RangeEncoder() for _ in x]
     recons = [np.zeros(f.shape, np.int32) for f in x]
     lost: set[int] = set()
-    half = delta // 2
+    width = np.array(delta, np.int64)
     for group, items in _batches([f.shape[:2] for f in x]):
         walk = _Walk(rules, group, items, recons, code, firsts, cond)
         for t in walk:
             centre, frac16, ls = walk.predict(t)
             now = np.stack([x[i][group, t] for i in items[: len(centre)]]).astype(np.int64)
             d = now - centre
-            k = np.sign(d) * ((np.abs(d) + half) // delta)
-            r = centre + k * delta
+            k = np.sign(d) * ((np.abs(d) + width // 2) // width)
+            r = centre + k * width
             beyond = (np.abs(r) > LARGEST_INDEX) | (np.abs(now) > LARGEST_INDEX)
             if beyond.any():
                 lost.update(items[b] for b in np.flatnonzero(beyond.any(axis=1)))
                 r = np.clip(r, -LARGEST_INDEX, LARGEST_INDEX)
             rows = zip(items, ls.tolist(), frac16.tolist(), k.tolist(), strict=False)
             for i, *row in rows:
-                for symbol in zip(*row, strict=True):
+                for family, *symbol in zip(families, *row, strict=True):
                     family.encode(encoders[i], *symbol)
             walk.learn(t, r)
     return [
@@ -62,7 +62,11 @@ def encode_lockstep(
 
 
 def _encode_known(
-    rules: PriorRules, family: CdfFamily, x: IntArray, cond: int, code: IntArray | None
+    rules: PriorRules,
+    families: Sequence[CdfFamily],
+    x: IntArray,
+    cond: Sequence[int],
+    code: IntArray | None,
 ) -> tuple[bytes, IntArray] | None:
     """Code a frame whose decoded samples are known: the net runs over all steps at once."""
     if x.size and max(int(x.max()), -int(x.min())) > LARGEST_INDEX:
@@ -82,9 +86,9 @@ def _encode_known(
             rows[:, ~rules.net.past], rows[:, rules.net.past] = features
             out = rules.net.run(rows.T[None])[0].T.astype(np.int64)
         centre, frac16, ls = rules.place(out, np.concatenate([anchor[None], frame[:-1]]))
-        symbols = zip(*(a.ravel().tolist() for a in (ls, frac16, frame - centre)), strict=True)
-        for symbol in symbols:
-            family.encode(encoder, *symbol)
+        for row in zip(ls.tolist(), frac16.tolist(), (frame - centre).tolist(), strict=True):
+            for family, *symbol in zip(families, *row, strict=True):
+                family.encode(encoder, *symbol)
         anchor = frame[0]
     return rules.pack_firsts(firsts) + encoder.finish(), x.copy()
 
@@ -93,12 +97,13 @@ def decode_lockstep(
     rules: PriorRules,
     payloads: Sequence[bytes],
     shapes: Sequence[Shape],
-    delta: int,
-    cond: int,
+    delta: Sequence[int],
+    cond: Sequence[int],
     code: Sequence[IntArray | None],
 ) -> list[IntArray]:
     """Read frames; see `edgeae.runtime.prior_coding.decode_frames`."""
-    family = CdfFamily(rules.shape, delta, rules.shift)
+    families = _families(rules, delta)
+    width = np.array(delta, np.int64)
     firsts: list[LongArray] = []
     decoders = []
     for payload in payloads:
@@ -112,20 +117,30 @@ def decode_lockstep(
             centre, frac16, ls = walk.predict(t)
             k = np.array(
                 [
-                    [family.decode(decoders[i], *place) for place in zip(*row, strict=True)]
+                    [
+                        family.decode(decoders[i], *place)
+                        for family, *place in zip(families, *row, strict=True)
+                    ]
                     for i, *row in zip(items, ls.tolist(), frac16.tolist(), strict=False)
                 ],
                 dtype=np.int64,
             )
             if np.any(np.abs(k) > 0x7FFFFFFF):
                 raise CorruptError("damaged prior-coded bytes: an escape is too wide")
-            r = centre + k * delta
+            r = centre + k * width
             if np.any(np.abs(r) > LARGEST_INDEX):
                 raise CorruptError("damaged prior-coded bytes: an index is out of range")
             walk.learn(t, r)
     for decoder in decoders:
         decoder.finish()
     return recons
+
+
+def _families(rules: PriorRules, delta: Sequence[int]) -> list[CdfFamily]:
+    """The tables of each channel; channels that are alike share them."""
+    keys = list(zip(delta, rules.shift, strict=True))
+    families = {key: CdfFamily(rules.shape, *key) for key in dict.fromkeys(keys)}
+    return [families[key] for key in keys]
 
 
 def _batches(shapes: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]:
@@ -151,7 +166,7 @@ class _Walk:
         recons: list[IntArray],
         code: Sequence[IntArray | None],
         firsts: list[LongArray],
-        cond: int,
+        cond: Sequence[int],
     ) -> None:
         self.rules = rules
         self.recons = [recons[i][group] for i in items]

@@ -3,13 +3,14 @@
 Per step t a prior gives, for each channel, a mean ``m`` and a scale index ``ls``::
 
     M = m << shift                      sixteenths of a grid step past the anchor
-    c0 = anchor + ((M + 8) >> 4)        the anchor: the sample before, or `center`
+    c0 = anchor + ((M + 8) >> 4)        the anchor: the sample before, or center
     k  = (x - c0) / delta, rounded      coded with the table of (ls, M - 16 · ((M + 8) >> 4))
     r  = c0 + k · delta                 what the decoder sees, |x - r| <= delta // 2
 
 and learns from what was decoded, through the net's features: differences of r (or r - center), and
 with a code u its coming change u[t+J] - u[t+J-1] and its past error r - u. Features are in units
-of 2^shift, rounded half to even and clipped.
+of 2^shift, rounded half to even and clipped. Shift, center and delta are a channel's own. Constant
+features, the last ones, tell the net the quantizer's steps.
 
 A *frame* is an array [G, T, C]: G groups (the images of a frame, or one) that share one range
 coder while the net starts afresh for each. A frame's payload starts, where the anchor is the sample
@@ -19,6 +20,7 @@ of the group before. `edgeae.runtime.prior_coding` codes by these rules.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,11 +56,11 @@ class PriorRules:
         shape: uint16 [385], see `edgeae.bitstream.cdf`.
         n_channels: C.
         by_delta: predict from the sample before, else from ``center``.
-        center: the anchor where ``by_delta`` is False.
-        shift: features and means are in units of 2^shift.
+        center: per channel the anchor, where ``by_delta`` is False; one entry stands for all.
+        shift: per channel, features and means are in units of 2^shift; one entry stands for all.
         has_code: the net also reads a code.
         lookahead: J, how many steps ahead it reads the code.
-        has_cond: the net also reads one constant, the last feature.
+        n_cond: how many constants the net also reads, the last features.
     """
 
     net: CausalNet | None
@@ -66,11 +68,11 @@ class PriorRules:
     n_channels: int
     statics: IntArray | None = None
     by_delta: bool = False
-    center: int = 0
-    shift: int = 0
+    center: tuple[int, ...] = (0,)
+    shift: tuple[int, ...] = (0,)
     has_code: bool = False
     lookahead: int = 0
-    has_cond: bool = True
+    n_cond: int = 0
 
     def __post_init__(self) -> None:
         try:
@@ -78,30 +80,39 @@ class PriorRules:
         except ConfigError as error:
             raise ModelError(f"a prior's tables: {error}") from error
         c = self.n_channels
-        for name, value, lowest, highest in (
-            ("n_channels", c, 1, 128),
+        for name, values, lowest, highest in (
+            ("n_channels", (c,), 1, 128),
+            ("lookahead", (self.lookahead,), 0, _MAX_LOOKAHEAD),
             ("feature shift", self.shift, 0, MAX_SHIFT),
-            ("lookahead", self.lookahead, 0, _MAX_LOOKAHEAD),
             ("center", self.center, -LARGEST_INDEX, LARGEST_INDEX),
         ):
-            if not lowest <= value <= highest:
-                raise ModelError(f"a prior's {name} must be {lowest} to {highest}, found {value}")
+            for value in values:
+                if not lowest <= value <= highest:
+                    raise ModelError(
+                        f"a prior's {name} must be {lowest} to {highest}, found {value}"
+                    )
+        for name in ("shift", "center"):
+            values = getattr(self, name)
+            if len(values) not in (1, c):
+                raise ModelError(f"a prior's {name} must be 1 or {c} integers, found {len(values)}")
+            object.__setattr__(self, name, values * c if len(values) == 1 else values)
         if self.net is None:
             statics = np.asarray(self.statics)
-            if statics.shape != (2 * c,) or statics.dtype != np.int32 or self.has_code:
+            extra = self.has_code or self.n_cond
+            if statics.shape != (2 * c,) or statics.dtype != np.int32 or extra:
                 raise ModelError(
-                    f"a prior without a net needs int32 [{2 * c}] outputs and no code, "
-                    f"found {statics.dtype} {list(statics.shape)}"
+                    f"a prior without a net needs int32 [{2 * c}] outputs, no code and no "
+                    f"constant features, found {statics.dtype} {list(statics.shape)}"
                 )
             return
         past = [True] * c + [False] * (c * self.has_code) + [True] * (c * self.has_code)
-        past += [False] * self.has_cond
+        past += [False] * self.n_cond
         if self.net.past.tolist() != past or self.net.n_outputs != 2 * c:
             raise ModelError(
                 f"a prior's net for {c} channels must read past features {past} and give {2 * c} "
                 f"outputs, found {self.net.past.tolist()} and {self.net.n_outputs}"
             )
-        if self.has_cond and self.net.feature_peak < 127:
+        if self.n_cond and self.net.feature_peak < 127:
             raise ModelError(f"feature_peak must be >= 127, found {self.net.feature_peak}")
 
     @cached_property
@@ -109,18 +120,28 @@ class PriorRules:
         """The net in the form that the C engine reads."""
         return None if self.net is None else self.net.words()
 
+    @cached_property
+    def centers(self) -> IntArray:
+        """`center` as int32 [C]."""
+        return np.array(self.center, np.int32)
+
+    @cached_property
+    def shifts(self) -> IntArray:
+        """`shift` as int32 [C]."""
+        return np.array(self.shift, np.int32)
+
     # ---- one step, or all steps of a group ----
 
     def place(self, out: LongArray, before: LongArray) -> tuple[LongArray, LongArray, LongArray]:
         """Return centre, frac16 and ls from outputs [n, 2 C] and the samples before [n, C]."""
         c = self.n_channels
-        mean = out[:, :c] << self.shift
+        mean = out[:, :c] << self.shifts
         whole = (mean + 8) >> 4
-        anchor = before if self.by_delta else self.center
+        anchor = before if self.by_delta else self.centers
         centre = np.clip(anchor + whole, -LARGEST_INDEX, LARGEST_INDEX)
         return centre, mean - 16 * whole, np.clip(out[:, c:], 0, N_SCALES - 1)
 
-    def side_features(self, code: LongArray | None, cond: int, n: int) -> LongArray:
+    def side_features(self, code: LongArray | None, cond: Sequence[int], n: int) -> LongArray:
         """Return what the net is told ahead of n steps: int64 [n, side features]."""
         parts = []
         if code is not None:
@@ -128,22 +149,20 @@ class PriorRules:
             last = n - 1
             before = np.clip(ahead - 1, 0, last)
             parts.append(self._feature(code[np.minimum(ahead, last)] - code[before]))
-        if self.has_cond:
-            parts.append(np.full((n, 1), cond, np.int64))
-        side: LongArray = np.concatenate([np.empty((n, 0), np.int64), *parts], axis=1)
-        return side
+        parts.append(np.broadcast_to(np.array(cond, np.int64), (n, self.n_cond)))
+        return np.concatenate(parts, axis=1)
 
     def past_features(self, r: LongArray, before: LongArray, code: LongArray | None) -> LongArray:
         """Return what the net learns from decoded samples r [n, C]: int64 [n, past features]."""
-        parts = [self._feature(r - (before if self.by_delta else self.center))]
+        parts = [self._feature(r - (before if self.by_delta else self.centers))]
         if code is not None:
             parts.append(self._feature(r - code))
         return np.concatenate(parts, axis=1)
 
     def _feature(self, v: LongArray) -> LongArray:
         assert self.net is not None
-        if self.shift:  # float64 holds 33 bits and the shift exactly
-            v = np.rint(np.ldexp(v.astype(np.float64), -self.shift)).astype(np.int64)
+        if any(self.shift):  # float64 holds 33 bits and the shift exactly
+            v = np.rint(np.ldexp(v.astype(np.float64), -self.shifts)).astype(np.int64)
         clipped: LongArray = np.clip(v, -self.net.feature_peak, self.net.feature_peak)
         return clipped
 

@@ -1,8 +1,8 @@
 """The sample prior: codes the signal itself from its own past, and from a code where there is one.
 
 The grid indices of a signal are coded with a quantizer of step ``delta``, closed loop, so that each
-decoded index lies within ``delta // 2`` of the true one; ``delta`` 1 is lossless. What is computed
-per step stands in `edgeae.runtime.prior_rules`.
+decoded index lies within ``delta // 2`` of the true one; ``delta`` 1 is lossless. Channels may have
+steps of their own. What is computed per step stands in `edgeae.runtime.prior_rules`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,16 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import ModelError
 from edgeae.runtime.causal import CausalNet
-from edgeae.runtime.prior_arrays import get_array, pack_net, unpack_net, whole_number
+from edgeae.runtime.prior_arrays import (
+    get_array,
+    pack_net,
+    unpack_net,
+    whole_number,
+    whole_numbers,
+)
 from edgeae.runtime.prior_coding import decode_frames, encode_frames
 from edgeae.runtime.prior_rules import PriorRules, step_condition
 
@@ -32,18 +39,18 @@ class SamplePrior:
     """A causal net over decoded samples.
 
     Features per signal channel, in this order: all past changes (``delta``) or levels (``level``),
-    then with a code all its coming changes and all past errors r - u, then with ``has_cond`` the
-    quantizer step. Outputs: C means in sixteenths of 2^``shift`` grid steps, then C scale indices.
+    then with a code all its coming changes and all past errors r - u, then with ``has_cond`` all
+    quantizer steps. Outputs: C means in sixteenths of 2^``shift`` grid steps, then C scale indices.
 
     Attributes:
         net: the net.
         shape: uint16 [385], see `edgeae.bitstream.cdf`.
         kind: "delta" predicts from the sample before, "level" from ``center``.
-        center: see ``kind``.
-        shift: the feature shift p.
+        center: per channel, see ``kind``; one entry stands for all.
+        shift: per channel the feature shift p; one entry stands for all.
         has_code: the net reads the synthesis net's output.
         lookahead: J, how many steps ahead it reads it.
-        has_cond: the net reads the quantizer step.
+        has_cond: the net reads the quantizer steps.
 
     Raises:
         ModelError: the net does not fit the rest.
@@ -52,8 +59,8 @@ class SamplePrior:
     net: CausalNet
     shape: npt.NDArray[np.uint16]
     kind: Literal["delta", "level"] = "delta"
-    center: int = 0
-    shift: int = 0
+    center: tuple[int, ...] = (0,)
+    shift: tuple[int, ...] = (0,)
     has_code: bool = False
     lookahead: int = 0
     has_cond: bool = True
@@ -61,7 +68,8 @@ class SamplePrior:
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
             raise ModelError(f"a sample prior's kind must be one of {_KINDS}, found {self.kind!r}")
-        _ = self.rules
+        object.__setattr__(self, "center", self.rules.center)
+        object.__setattr__(self, "shift", self.rules.shift)
 
     @property
     def n_channels(self) -> int:
@@ -80,20 +88,23 @@ class SamplePrior:
             shift=self.shift,
             has_code=self.has_code,
             lookahead=self.lookahead,
-            has_cond=self.has_cond,
+            n_cond=self.n_channels * self.has_cond,
         )
 
-    def cond(self, delta: int) -> int:
-        """Return the value by which the net knows the quantizer step."""
-        return step_condition(delta, self.shift) if self.has_cond else 0
+    def cond(self, delta: int | Sequence[int]) -> tuple[int, ...]:
+        """Return the values by which the net knows the quantizer steps."""
+        if not self.has_cond:
+            return ()
+        steps = channel_steps(delta, self.n_channels)
+        return tuple(step_condition(d, p) for d, p in zip(steps, self.shift, strict=True))
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the prior as named arrays; `from_arrays` reads them back."""
         return {
             "shape": self.shape,
             "kind": np.array(_KINDS.index(self.kind), np.int32),
-            "center": np.array(self.center, np.int32),
-            "shift": np.array(self.shift, np.int32),
+            "center": self.rules.centers,
+            "shift": self.rules.shifts,
             "has_code": np.array(self.has_code, np.int32),
             "lookahead": np.array(self.lookahead, np.int32),
             "has_cond": np.array(self.has_cond, np.int32),
@@ -111,8 +122,8 @@ class SamplePrior:
             net=unpack_net(arrays),
             shape=get_array(arrays, "shape"),
             kind=cast(Literal["delta", "level"], _KINDS[whole_number(arrays, "kind", 1)]),
-            center=whole_number(arrays, "center"),
-            shift=whole_number(arrays, "shift"),
+            center=whole_numbers(arrays, "center"),
+            shift=whole_numbers(arrays, "shift"),
             has_code=bool(whole_number(arrays, "has_code", 1)),
             lookahead=whole_number(arrays, "lookahead"),
             has_cond=bool(whole_number(arrays, "has_cond", 1)),
@@ -122,7 +133,7 @@ class SamplePrior:
 def encode_samples(
     prior: SamplePrior,
     x: Sequence[IntArray],
-    delta: int = 1,
+    delta: int | Sequence[int] = 1,
     code: Sequence[IntArray] | None = None,
 ) -> list[tuple[bytes, IntArray] | None]:
     """Code frames of grid indices.
@@ -131,7 +142,7 @@ def encode_samples(
         prior: the prior.
         x: int32 [G, T, C] each: one group for a series; for images a group per image, T pixels in
             raster order.
-        delta: quantizer step, odd.
+        delta: quantizer step, odd: one per channel, or one for all.
         code: the synthesis net's output, int32 like ``x``, where the prior reads one.
 
     Returns:
@@ -145,7 +156,7 @@ def decode_samples(
     prior: SamplePrior,
     payloads: Sequence[bytes],
     shapes: Sequence[tuple[int, int]],
-    delta: int = 1,
+    delta: int | Sequence[int] = 1,
     code: Sequence[IntArray] | None = None,
 ) -> list[IntArray]:
     """Read frames that `encode_samples` wrote.
