@@ -193,13 +193,32 @@ def test_header_checks_its_fields(change: dict[str, object]) -> None:
         StreamHeader(**{**fields, **change})  # type: ignore[arg-type]
 
 
+def test_channels_may_have_grids_of_their_own() -> None:
+    grids = ((1, 2), (981, 409600), (1, 2))
+    header = StreamHeader(dtype="float32", channels=3, frame_length=64, channel_grids=grids)
+    assert header.grid == (1, 2)
+    assert StreamHeader.unpack(header.pack()) == (header, len(header.pack()))
+    same = StreamHeader(
+        dtype="float32", channels=2, frame_length=64, channel_grids=((1, 2), (1, 2))
+    )
+    assert same == StreamHeader(dtype="float32", channels=2, frame_length=64, grid=(1, 2))
+    for wrong in (grids[:2], ((1, 2), (0, 1), (1, 1))):
+        with pytest.raises(ConfigError):
+            StreamHeader(dtype="float32", channels=3, frame_length=64, channel_grids=wrong)
+    # one grid may be spelled in one way only
+    data = bytearray(FILE.pack()[:-4])
+    data[5] |= 0x40
+    with pytest.raises(CorruptError):
+        StreamHeader.unpack(bytes(data) + crc32(data).to_bytes(4, "little"))
+
+
 def test_header_names_what_is_wrong() -> None:
     data = FILE.pack()
     with pytest.raises(NotAStreamError):
         StreamHeader.unpack(b"RIFF" + data[4:])
     with pytest.raises(VersionError):
         StreamHeader.unpack(data[:4] + b"\x02" + data[5:])
-    reserved = data[:5] + b"\x40" + data[6:-4]
+    reserved = data[:5] + b"\x80" + data[6:-4]
     with pytest.raises(VersionError):
         StreamHeader.unpack(reserved + crc32(reserved).to_bytes(4, "little"))
     for cut in range(len(data)):

@@ -164,6 +164,21 @@ def test_bounds_on_decimal_grids_are_strict():
     assert index_bound(Grid(1, 1), 9, np.arange(3), on_grid=True) == (9, 9)
 
 
+def test_channels_may_lie_on_grids_of_their_own():
+    rng = np.random.default_rng(0)
+    n = np.cumsum(rng.integers(-9, 10, (20_000, 3)), axis=0)
+    x = (n * np.array([9.81 / 4096, 0.001, 1 / 131])).astype(np.float32)
+    data = edgeae.encode(None, x, lossless=True)
+    header = FrameReader(io.BytesIO(data)).header
+    assert len(header.channel_grids) == 3
+    assert edgeae.decode(None, data).tobytes() == x.tobytes()
+    assert 8 * len(data) / x.size < 5  # as cheap as the integers behind it
+    data = edgeae.encode(None, x, max_error=0.02)
+    assert_within(x, edgeae.decode(None, data), 0.02)
+    same = edgeae.encode(None, x, lossless=True, grid=header.channel_grids)
+    assert FrameReader(io.BytesIO(same)).header == header
+
+
 def test_off_grid_floats_use_all_of_their_bound():
     """A bound of E on noise should cost about log2(range / 2E) bits."""
     x = np.random.default_rng(0).uniform(-1, 1, 50_000)

@@ -416,6 +416,9 @@ def test_what_is_no_signal(x):
         ({"frame_length": 0, "lossless": True}, "frame_length"),
         ({"step": 3, "lossless": True}, "window code"),
         ({"metadata": {"a": object()}, "lossless": True}, "metadata"),
+        ({"grid": ((1, 2), (1, 3)), "lossless": True}, "2 grids for 1 channel"),
+        ({"grid": (1, 2, 3), "lossless": True}, "grid is"),
+        ({"grid": (0, 1), "lossless": True}, "positive"),
         ({}, "lossy coding needs"),
     ],
 )

@@ -43,7 +43,8 @@ _FLAG_IMAGES = 4
 _FLAG_RATE = 8
 _FLAG_METADATA = 16
 _FLAG_INEXACT = 32
-_FLAGS_RESERVED = 0xC0
+_FLAG_GRIDS = 64
+_FLAGS_RESERVED = 0x80
 
 _DTYPES = (
     "uint8",
@@ -109,6 +110,8 @@ class StreamHeader:
         frame_length: items (time steps or images) in a regular frame.
         image_size: (H, W) of a stream of images, None for a series.
         grid: (num, den): a sample is ``index * num / den``.
+        channel_grids: one such pair per channel where they differ (``grid`` is then the first),
+            else empty.
         rate_hz: sampling rate, if known.
         promise: what holds for every sample.
         delta: step of the residual quantizer on grid indices, odd: 1 for lossless. In lossy
@@ -132,6 +135,7 @@ class StreamHeader:
     frame_length: int
     image_size: tuple[int, int] | None = None
     grid: tuple[int, int] = (1, 1)
+    channel_grids: tuple[tuple[int, int], ...] = ()
     rate_hz: float | None = None
     promise: Promise = Promise.LOSSLESS
     delta: int = 1
@@ -158,8 +162,18 @@ class StreamHeader:
                 f"{self.frame_length * self.samples_per_item} samples; the format's cap is "
                 f"{MAX_FRAME_SAMPLES}. Use a shorter frame_length"
             )
-        for part in self.grid:
-            _check_count("each number of the grid", part, 1, _MAX_GRID)
+        if self.channel_grids:
+            if len(self.channel_grids) != self.channels:
+                raise ConfigError(
+                    f"{len(self.channel_grids)} grids for {self.channels} channels: give one "
+                    "for each, or one for all"
+                )
+            object.__setattr__(self, "grid", self.channel_grids[0])
+            if len(set(self.channel_grids)) == 1:
+                object.__setattr__(self, "channel_grids", ())
+        for pair in (self.grid, *self.channel_grids):
+            for part in pair:
+                _check_count("each number of the grid", part, 1, _MAX_GRID)
         _check_count("delta", self.delta, 1, _MAX_DELTA)
         if self.delta % 2 == 0:
             raise ConfigError(f"delta is {self.delta}; it must be odd")
@@ -221,7 +235,10 @@ class StreamHeader:
             flags |= _FLAG_IMAGES
             fields += pack_varint(self.image_size[0]) + pack_varint(self.image_size[1])
         fields += pack_varint(self.frame_length)
-        fields += pack_varint(self.grid[0]) + pack_varint(self.grid[1])
+        if self.channel_grids:
+            flags |= _FLAG_GRIDS
+        for num, den in self.channel_grids or (self.grid,):
+            fields += pack_varint(num) + pack_varint(den)
         fields.append(_PROMISES.index(self.promise))
         fields += pack_varint(self.delta) + pack_varint(self.step)
         if self.max_error is not None:
@@ -307,8 +324,13 @@ class StreamHeader:
             width, pos = unpack_varint(data, pos)
             image_size = (height, width)
         frame_length, pos = unpack_varint(data, pos)
-        num, pos = unpack_varint(data, pos)
-        den, pos = unpack_varint(data, pos)
+        grids: list[tuple[int, int]] = []
+        for _ in range(channels if flags & _FLAG_GRIDS else 1):
+            num, pos = unpack_varint(data, pos)
+            den, pos = unpack_varint(data, pos)
+            grids.append((num, den))
+        if flags & _FLAG_GRIDS and len(set(grids)) < 2:
+            raise CorruptError("the stream header repeats one grid for every channel")
         if pos >= len(data) or data[pos] >= len(_PROMISES):
             raise CorruptError("the stream header has an unknown promise")
         promise = _PROMISES[data[pos]]
@@ -335,7 +357,8 @@ class StreamHeader:
             channels=channels,
             frame_length=frame_length,
             image_size=image_size,
-            grid=(num, den),
+            grid=grids[0],
+            channel_grids=tuple(grids) if flags & _FLAG_GRIDS else (),
             rate_hz=rate_hz,
             promise=promise,
             delta=delta,

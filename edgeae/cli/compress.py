@@ -51,7 +51,7 @@ def compress(
 ) -> None:
     """Compress IN to OUT with the model of BUNDLE."""
     from edgeae.signal import iter_signal, read_signal
-    from edgeae.tasks.plan import StreamOptions, choose_grid, index_bound, parse_profile
+    from edgeae.tasks.plan import StreamOptions, choose_grid, parse_profile
     from edgeae.tasks.stream import StreamEncoder
 
     refuse_same_file(source, target)
@@ -83,11 +83,9 @@ def compress(
     else:
         signal = read_signal(source, **form)
         total = signal.n_items
-        grid, on_grid = choose_grid(signal.data, model, options, whole=True)
+        grid = choose_grid(signal.data, model, options, whole=True)
         if max_error is not None:
-            _tell_tight_bound(
-                max_error, *index_bound(grid, max_error, signal.data, on_grid=on_grid)
-            )
+            _tell_tight_bound(max_error, grid.bound, grid.nominal)
         pieces = _cut(signal)
     first = next(pieces, None)
     if first is None:

@@ -111,14 +111,14 @@ def _print_header(path: str, header: Any) -> None:
 
 
 def _header_fields(header: Any) -> dict[str, Any]:
-    num, den = header.grid
+    grids = header.channel_grids or (header.grid,)
     return {
         "profile": header.profile.value,
         "dtype": header.dtype,
         "channels": header.channels,
         "image_size": None if header.image_size is None else list(header.image_size),
         "rate_hz": header.rate_hz,
-        "grid": f"{num}/{den}",
+        "grid": ", ".join(f"{num}/{den}" for num, den in grids),
         "promise": header.promise.value,
         "max_error": header.max_error,
         "delta": header.delta,
@@ -166,7 +166,8 @@ def _inspect_bundle(path: str, as_json: bool) -> None:
     size = f"{spec.height} x {spec.width} pixels, " if spec.is_image else ""
     rate = f", {spec.rate_hz:g} Hz" if spec.rate_hz else ""
     print(f"  signal         {spec.kind}, {size}{spec.channels} channel(s), {spec.dtype}{rate}")
-    print(f"  grid           {spec.grid[0]}/{spec.grid[1]} {spec.unit}".rstrip())
+    grids = ", ".join(f"{num}/{den}" for num, den in spec.grids)
+    print(f"  grid           {grids} {spec.unit}".rstrip())
     if net is None:
         print("  window code    none")
     else:

@@ -47,7 +47,8 @@ _MAX_PRIORS = 64
 class SignalSpec:
     """The signal a model is made for.
 
-    ``grid`` is (num, den): sample = index * num / den. Images have a height and a width.
+    ``grids`` holds one (num, den) for all channels or one for each: sample = index * num / den.
+    Images have a height and a width.
     """
 
     kind: str
@@ -57,7 +58,7 @@ class SignalSpec:
     dtype: str
     rate_hz: float | None
     unit: str
-    grid: tuple[int, int]
+    grids: tuple[tuple[int, int], ...]
     channel_names: tuple[str, ...]
 
     @property
@@ -188,32 +189,32 @@ class _Fields:
     path: str
     values: Mapping[str, Any]
 
-    def _fail(self, key: str, expected: str) -> ModelError:
+    def fail(self, key: str, expected: str) -> ModelError:
         found = repr(self.values.get(key))[:60]
         return ModelError(f"manifest.json: {self.path}{key} is {found}, expected {expected}")
 
     def part(self, key: str) -> _Fields:
         value = self.values.get(key)
         if not isinstance(value, dict):
-            raise self._fail(key, "an object")
+            raise self.fail(key, "an object")
         return _Fields(f"{self.path}{key}.", value)
 
     def text(self, key: str) -> str:
         value = self.values.get(key)
         if not isinstance(value, str):
-            raise self._fail(key, "a string")
+            raise self.fail(key, "a string")
         return value
 
     def flag(self, key: str) -> bool:
         value = self.values.get(key)
         if not isinstance(value, bool):
-            raise self._fail(key, "true or false")
+            raise self.fail(key, "true or false")
         return value
 
     def integer(self, key: str, low: int, high: int) -> int:
         value = self.values.get(key)
         if type(value) is not int or not low <= value <= high:
-            raise self._fail(key, f"an integer in {low}..{high}")
+            raise self.fail(key, f"an integer in {low}..{high}")
         return value
 
     def optional_integer(self, key: str, low: int, high: int) -> int | None:
@@ -222,7 +223,7 @@ class _Fields:
     def number(self, key: str) -> float:
         value = self.values.get(key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise self._fail(key, "a number >= 0")
+            raise self.fail(key, "a number >= 0")
         return float(value)
 
     def integers(self, key: str, count: int, low: int, high: int) -> tuple[int, ...]:
@@ -232,7 +233,7 @@ class _Fields:
             or len(value) != count
             or any(type(item) is not int or not low <= item <= high for item in value)
         ):
-            raise self._fail(key, f"{count} integers in {low}..{high}")
+            raise self.fail(key, f"{count} integers in {low}..{high}")
         return tuple(value)
 
 
@@ -252,7 +253,7 @@ def _parse_signal(part: _Fields) -> SignalSpec:
         raise ModelError(f"manifest.json: codec.signal.kind is {kind!r}: 'series' or 'image'")
     image = kind == "image"
     channels = part.integer("channels", 1, _MAX_CHANNELS)
-    num, den = part.integers("grid", 2, 1, 2**53)
+    grids = _parse_grids(part, channels)
     names = part.values.get("channel_names") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ModelError("manifest.json: codec.signal.channel_names must be a list of strings")
@@ -265,9 +266,23 @@ def _parse_signal(part: _Fields) -> SignalSpec:
         dtype=part.text("dtype"),
         rate_hz=None if rate is None else part.number("rate_hz"),
         unit=part.text("unit") if part.values.get("unit") is not None else "",
-        grid=(num, den),
+        grids=grids,
         channel_names=tuple(names),
     )
+
+
+def _parse_grids(part: _Fields, channels: int) -> tuple[tuple[int, int], ...]:
+    """One (num, den) for all channels in ``grid``, or one for each in ``grids``."""
+    if part.values.get("grids") is None:
+        return (_pair(part.integers("grid", 2, 1, 2**53)),)
+    pairs = part.values["grids"]
+    if not isinstance(pairs, list) or len(pairs) not in (1, channels):
+        raise part.fail("grids", f"a list of {channels} grids")
+    grids = tuple(
+        _pair(_Fields(f"{part.path}grids.", {str(c): pair}).integers(str(c), 2, 1, 2**53))
+        for c, pair in enumerate(pairs)
+    )
+    return grids[:1] if len(set(grids)) == 1 else grids
 
 
 def _parse_net(part: _Fields) -> NetSpec:

@@ -42,7 +42,7 @@ from edgeae.runtime.latent_prior import decode_latents, encode_latents, step_con
 from edgeae.runtime.manifest import NetSpec
 from edgeae.runtime.sample_prior import SamplePrior, decode_samples, encode_samples
 from edgeae.runtime.transform import analyse, n_steps, symbolize, synthesise
-from edgeae.signal.grid import Grid
+from edgeae.signal.lattice import Lattice
 
 __all__ = ["BATCH_FRAMES", "FrameCodec", "lossy_delta", "lossy_rmse", "samples_within"]
 
@@ -121,7 +121,7 @@ class FrameCodec:
             _check_signal(header, bundle)
         self.header = header
         self.bundle = bundle
-        self._grid = Grid(*header.grid)
+        self._lattice = Lattice.of(header.channel_grids or (header.grid,))
         self._dtype = np.dtype(header.dtype)
         self._priors = self._matching_priors(False)
         self._code_priors = self._matching_priors(True)
@@ -171,22 +171,18 @@ class FrameCodec:
 
     def _to_indices(self, samples: Samples) -> _Block:
         """Grid indices, and which samples they hold: exactly if lossless, else at all."""
-        flat = np.ascontiguousarray(samples).reshape(-1)
-        index, same = self._grid.to_index(flat)
-        if self.header.promise is Promise.LOSSLESS:
-            held = same
-        else:
-            step = self._grid.step
-            held = same | (index != 0)
-            zero = ~held
-            if zero.any():  # index 0 stands for what rounds to 0, and for what cannot be indexed
+        rows = np.ascontiguousarray(samples).reshape(-1, self.header.channels)
+        index, held = self._lattice.to_index(rows)
+        if self.header.promise is not Promise.LOSSLESS:
+            held |= index != 0
+            if not held.all():  # 0 stands for what rounds to it, and for what has no index
                 with np.errstate(invalid="ignore"):
-                    held[zero] = np.abs(flat[zero].astype(np.float64)) <= step
+                    held |= np.abs(rows.astype(np.float64)) <= self._lattice.steps
         groups, length = self._segments(len(samples))
         x = index.reshape(groups, length, self.header.channels)
         if not held.all():
             x = _bridge(x, held.reshape(x.shape))
-        return _Block(n_items=len(samples), samples=flat, x=x, held=held)
+        return _Block(n_items=len(samples), samples=rows.reshape(-1), x=x, held=held.reshape(-1))
 
     def _constant(self, block: _Block) -> _Candidate | None:
         channels = self.header.channels
@@ -327,7 +323,7 @@ class FrameCodec:
             return np.asarray(~block.held | (flat != block.x.reshape(-1)))
         if promise is Promise.LOSSY:
             return ~block.held
-        values = self._grid.to_values(flat, self._dtype)
+        values = self._values(flat)
         return ~(block.held & samples_within(block.samples, values, self.header.max_error or 0.0))
 
     # -- decoding --------------------------------------------------------------------------------
@@ -422,10 +418,14 @@ class FrameCodec:
                     "the decoded samples differ from the encoder's: the model computes something "
                     "else on this machine, or the frame is damaged"
                 )
-        samples = self._grid.to_values(flat, self._dtype)
+        samples = self._values(flat)
         if positions is not None:
             samples[positions] = exceptions
         return self._shaped(samples, frame.n_items)
+
+    def _values(self, flat: Indices) -> Samples:
+        rows = flat.reshape(-1, self.header.channels)
+        return self._lattice.to_values(rows, self._dtype).reshape(-1)
 
     def _shaped(self, samples: Samples, n_items: int) -> Samples:
         return samples.reshape(n_items, *(self.header.image_size or ()), self.header.channels)

@@ -7,7 +7,7 @@ like: a decoder never repeats them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -19,16 +19,23 @@ from edgeae.bitstream.header import Profile, Promise, StreamHeader
 from edgeae.errors import ConfigError, ModelError
 from edgeae.runtime.bundle import Bundle
 from edgeae.signal.grid import Grid, detect_grid, fallback_grid
+from edgeae.signal.lattice import Lattice
 from edgeae.tasks.codec import lossy_delta, lossy_rmse
 
 __all__ = [
+    "GridChoice",
+    "GridLike",
     "StreamOptions",
     "choose_grid",
     "default_ndim",
     "index_bound",
     "make_header",
+    "parse_lattice",
     "parse_profile",
 ]
+
+GridLike = Grid | tuple[int, int] | Sequence[Grid | tuple[int, int]]
+"""One grid for all channels, or one for each; a pair is (num, den)."""
 
 _MAX_GRID = 1 << 53
 _MAX_INDEX_BOUND = (1 << 29) - 2
@@ -52,7 +59,7 @@ class StreamOptions:
         frame_length: items per frame; None takes 65,536 time steps or 64 images in a file, 1,024
             or 1 by radio.
         max_packet: largest radio frame in bytes; frames are halved until they fit.
-        grid: the signal's grid; None looks for it in the first samples.
+        lattice: the signal's grids; None looks for them in the samples.
         rate_hz: sampling rate, carried along; None takes the bundle's.
         metadata: JSON object, carried along.
 
@@ -66,7 +73,7 @@ class StreamOptions:
     profile: Profile = Profile.FILE
     frame_length: int | None = None
     max_packet: int | None = None
-    grid: Grid | None = None
+    lattice: Lattice | None = None
     rate_hz: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
@@ -97,23 +104,84 @@ def parse_profile(value: Profile | str) -> Profile:
         raise ConfigError(f"profile is {value!r}: choose file or radio") from None
 
 
+def parse_lattice(value: GridLike | None) -> Lattice | None:
+    """Grids as a user gives them, or a ConfigError."""
+    if value is None:
+        return None
+    if isinstance(value, Grid):
+        return Lattice((value,))
+    try:
+        if isinstance(value, tuple) and all(isinstance(part, int) for part in value):
+            return Lattice((Grid(*value),))
+        grids = [item if isinstance(item, Grid) else Grid(*item) for item in value]  # type: ignore[misc]
+        return Lattice.of([(grid.num, grid.den) for grid in grids])
+    except (TypeError, IndexError) as error:
+        raise ConfigError(f"grid is {value!r}: give (num, den), or one pair per channel") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridChoice:
+    """The grids to code on, and how far indices may then be off.
+
+    Attributes:
+        lattice: the grids.
+        bound: the largest index error e that keeps ``max_error``; 0 without one.
+        nominal: what e would be if floats did not round. The check on every frame is strict:
+            |x - x_hat| <= max_error in float64, and samples that stand for 0.010 and 0.001 may
+            differ by 0.009000000000000001; so a bound of 0.009 allows 8 steps of 0.001, not 9.
+            Grids of integers and of powers of two have no such loss.
+    """
+
+    lattice: Lattice
+    bound: int = 0
+    nominal: int = 0
+
+
 def choose_grid(
     samples: NDArray[Any], bundle: Bundle | None, options: StreamOptions, *, whole: bool = False
-) -> tuple[Grid, bool]:
-    """The grid to code samples on, and whether they all lie on it.
+) -> GridChoice:
+    """Choose the grid of every channel.
 
     The bundle's grid comes first, for its nets know signals in that unit; then one found in the
     samples; then, for a bound, one that is fine enough.
 
     Args:
-        samples: the signal, or its beginning.
+        samples: the signal, or its beginning, as a user gives it: [T], [T, C], [N, H, W, (C)].
         bundle: the model, if any.
         options: the promise, and the grid if it is given.
         whole: whether ``samples`` is all of the signal, so that a common divisor can be trusted.
     """
-    if options.grid is not None:
-        return options.grid, _share_on(options.grid, samples) == 1.0
-    own = Grid(*bundle.signal.grid) if bundle is not None else None
+    channels = samples.shape[-1] if samples.ndim in (2, 4) else 1
+    rows = samples.reshape(-1, channels)
+    given = options.lattice
+    if given is not None and len(given.grids) not in (1, channels):
+        raise ConfigError(f"{len(given.grids)} grids for {channels} channel(s)")
+    own = Lattice.of(bundle.signal.grids) if bundle is not None else None
+    grids, bounds, nominals = [], [], []
+    for c in range(channels):
+        part = rows[:, c]
+        if given is not None:
+            grid = given.grids[c % len(given.grids)]
+            on_grid = _share_on(grid, part) == 1.0
+        else:
+            known = None if own is None else own.grids[c % len(own.grids)]
+            grid, on_grid = _channel_grid(part, known, options, whole)
+        grids.append(grid)
+        if options.max_error is not None:
+            allowed, nominal = index_bound(grid, options.max_error, part, on_grid=on_grid)
+            bounds.append(allowed)
+            nominals.append(nominal)
+    return GridChoice(
+        lattice=Lattice.of([(grid.num, grid.den) for grid in grids]),
+        bound=min(bounds, default=0),
+        nominal=min(nominals, default=0),
+    )
+
+
+def _channel_grid(
+    samples: NDArray[Any], own: Grid | None, options: StreamOptions, whole: bool
+) -> tuple[Grid, bool]:
+    """A grid for one channel, and whether all of its finite samples lie on it."""
     if samples.dtype.kind in "iu":
         for grid in (own, detect_grid(samples) if whole and own is None else None):
             if grid is not None and grid.den == 1 and _share_on(grid, samples) == 1.0:
@@ -138,7 +206,7 @@ def choose_grid(
 
 def _share_on(grid: Grid, samples: NDArray[Any]) -> float:
     """Share of the finite samples that lie on a grid, 1 where there are none."""
-    finite = samples[np.isfinite(samples)] if samples.dtype.kind == "f" else samples.reshape(-1)
+    finite = samples[np.isfinite(samples)] if samples.dtype.kind == "f" else samples
     if finite.size == 0:
         return 1.0
     index, same = grid.to_index(finite)
@@ -158,12 +226,7 @@ def _grid_for_bound(samples: NDArray[Any], max_error: float) -> Grid:
 def index_bound(
     grid: Grid, max_error: float, samples: NDArray[Any], *, on_grid: bool
 ) -> tuple[int, int]:
-    """How far indices may be off, as (e, e if floats did not round); see the note below.
-
-    The check on every frame is strict: |x - x_hat| <= max_error in float64. Samples that stand
-    for 0.010 and 0.001 may differ by 0.009000000000000001, so a bound of 0.009 allows 8 steps of
-    0.001, not 9. Grids of integers and of powers of two have no such loss.
-    """
+    """How far indices may be off, strictly and nominally: see ``GridChoice``."""
     steps = Fraction(max_error) * grid.den / grid.num
     nominal = grid.index_bound(max_error, on_grid=on_grid)
     if samples.dtype.kind == "f" and grid.den & (grid.den - 1):
@@ -188,8 +251,7 @@ def make_header(
     channels: int,
     image_size: tuple[int, int] | None,
     ndim: int,
-    grid: Grid,
-    on_grid: bool,
+    choice: GridChoice,
 ) -> StreamHeader:
     """The header of a stream that begins with ``samples``.
 
@@ -208,9 +270,7 @@ def make_header(
         delta = lossy_delta(lossy_rmse(net, step))
     else:
         _require_exact(bundle, promise)
-        delta = 1
-        if options.max_error is not None:
-            delta = 2 * index_bound(grid, options.max_error, samples, on_grid=on_grid)[0] + 1
+        delta = 2 * choice.bound + 1
         step = _latent_step(bundle, options, delta)
     metadata = dict(options.metadata)
     frame_length = options.frame_length
@@ -221,12 +281,14 @@ def make_header(
     rate_hz = options.rate_hz
     if rate_hz is None and bundle is not None:
         rate_hz = bundle.signal.rate_hz
+    pairs = choice.lattice.pairs
     return StreamHeader(
         dtype=samples.dtype.name,
         channels=channels,
         frame_length=frame_length,
         image_size=image_size,
-        grid=(grid.num, grid.den),
+        grid=pairs[0],
+        channel_grids=pairs if len(pairs) > 1 else (),
         rate_hz=rate_hz,
         promise=promise,
         delta=delta,

@@ -31,14 +31,16 @@ from edgeae.bitstream.reader import FrameParser, FrameReader
 from edgeae.bitstream.writer import StreamPacker
 from edgeae.errors import ConfigError, EdgeAEError, SignalError
 from edgeae.runtime.bundle import Bundle
-from edgeae.signal.grid import Grid
 from edgeae.tasks.codec import BATCH_FRAMES, FrameCodec
 from edgeae.tasks.plan import (
     RADIO_HEAD_BYTES,
+    GridChoice,
+    GridLike,
     StreamOptions,
     choose_grid,
     default_ndim,
     make_header,
+    parse_lattice,
     parse_profile,
 )
 
@@ -64,7 +66,8 @@ class StreamEncoder:
         profile: ``file`` (searchable, CRC-32) or ``radio`` (short packets that may get lost).
         frame_length: items per frame; None takes the profile's usual length.
         max_packet: largest radio frame in bytes; frames are halved until they fit.
-        grid: the signal's grid; None looks for it in the first frame.
+        grid: the signal's grid, (num, den), or one per channel; None looks for it in the first
+            frame.
         rate_hz: sampling rate, carried along; None takes the bundle's.
         metadata: JSON object, carried along.
         file: where to write what ``write``, ``flush`` and ``close`` return, if anywhere.
@@ -97,7 +100,7 @@ class StreamEncoder:
         profile: Profile | str = Profile.FILE,
         frame_length: int | None = None,
         max_packet: int | None = None,
-        grid: Grid | tuple[int, int] | None = None,
+        grid: GridLike | GridChoice | None = None,
         rate_hz: float | None = None,
         metadata: Mapping[str, Any] | None = None,
         file: BinaryIO | None = None,
@@ -109,10 +112,11 @@ class StreamEncoder:
             profile=parse_profile(profile),
             frame_length=frame_length,
             max_packet=max_packet,
-            grid=Grid(*grid) if isinstance(grid, tuple) else grid,
+            lattice=None if isinstance(grid, GridChoice) else parse_lattice(grid),
             rate_hz=rate_hz,
             metadata=metadata or {},
         )
+        self._choice = grid if isinstance(grid, GridChoice) else None
         self._bundle = bundle
         self._file = file
         self._dtype = None if dtype is None else _sample_type(np.dtype(dtype))
@@ -245,7 +249,7 @@ class StreamEncoder:
 
     def _plan(self, first: Samples) -> StreamHeader:
         channels, image_size = self._layout or (1, None)
-        grid, on_grid = choose_grid(first, self._bundle, self._options)
+        choice = self._choice or choose_grid(first, self._bundle, self._options)
         header = make_header(
             first,
             self._bundle,
@@ -253,8 +257,7 @@ class StreamEncoder:
             channels=channels,
             image_size=image_size,
             ndim=self._ndim or default_ndim(channels, image_size),
-            grid=grid,
-            on_grid=on_grid,
+            choice=choice,
         )
         self._check_packet(header)
         return header
@@ -277,7 +280,8 @@ class StreamEncoder:
     def _begin(self, first: Samples | None) -> bytes:
         """The header's bytes; from here on the stream's form is fixed."""
         if first is None:  # nothing was ever written
-            first = np.zeros((0,), self._dtype or np.dtype(np.int16))
+            channels, image_size = self._layout or (1, None)
+            first = np.zeros((0, *(image_size or ()), channels), self._dtype or np.dtype(np.int16))
         header = self._plan(first)
         self._codec = FrameCodec(header, self._bundle)
         self._packer = StreamPacker(header)
@@ -503,7 +507,7 @@ def encode(
     profile: Profile | str = Profile.FILE,
     frame_length: int | None = None,
     max_packet: int | None = None,
-    grid: Grid | tuple[int, int] | None = None,
+    grid: GridLike | None = None,
     rate_hz: float | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> bytes:
@@ -518,7 +522,8 @@ def encode(
         profile: ``file`` or ``radio``.
         frame_length: items per frame; None takes the profile's usual length.
         max_packet: largest radio frame in bytes.
-        grid: the signal's grid; None looks for it in the whole signal.
+        grid: the signal's grid, (num, den), or one per channel; None looks for it in the whole
+            signal.
         rate_hz: sampling rate, carried along.
         metadata: JSON object, carried along.
 
@@ -536,9 +541,10 @@ def encode(
     """
     x: Samples = np.asarray(signal)
     kind = _sample_type(x.dtype)
-    if grid is None:
+    choice: GridLike | GridChoice | None = grid
+    if grid is None and 1 <= x.ndim <= 4:
         options = StreamOptions(max_error=max_error, lossless=lossless)
-        grid = choose_grid(x.astype(kind, copy=False), bundle, options, whole=True)[0]
+        choice = choose_grid(x.astype(kind, copy=False), bundle, options, whole=True)
     encoder = StreamEncoder(
         bundle,
         max_error=max_error,
@@ -547,7 +553,7 @@ def encode(
         profile=profile,
         frame_length=frame_length,
         max_packet=max_packet,
-        grid=grid,
+        grid=choice,
         rate_hz=rate_hz,
         metadata=metadata,
     )
