@@ -9,6 +9,8 @@ bytes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
@@ -123,10 +125,10 @@ def _raster(image_size: tuple[int, int] | None, n_steps: int) -> Raster:
 
 def _packed(params: list[ChannelParams]) -> IntArray:
     """The C kernel's parameter structs."""
-    table = np.zeros((len(params), 5 + _N_REFLECTION), np.int32)
+    table = np.zeros((len(params), 6 + _N_REFLECTION), np.int32)
     for row, p in zip(table, params, strict=True):
-        row[:5] = p.base, p.filter, p.reference, p.start, p.center
-        row[5 : 5 + len(p.reflection)] = p.reflection
+        row[:6] = p.base, p.filter, p.reference, p.start, p.center, p.gain
+        row[6 : 6 + len(p.reflection)] = p.reflection
     return table
 
 
@@ -173,11 +175,4 @@ def _encode(
 
 def _as_second(params: ChannelParams) -> ChannelParams:
     """The parameters of a channel coded alone, as if its reference were the only one before it."""
-    return ChannelParams(
-        base=params.base,
-        filter=params.filter,
-        reference=0,
-        start=params.start,
-        center=params.center,
-        reflection=params.reflection,
-    )
+    return replace(params, reference=0)

@@ -88,6 +88,7 @@ class ChannelParams:
         reference: the channel that helps to predict, -1 for none.
         start: first guess of the residual's size: ``2 ** (start - 3)`` steps.
         center: in steps of delta; of 1 with a linear predictor.
+        gain: eighths of the reference that are subtracted before all else, -32..31.
         reflection: p reflection coefficients ``sin(pi / 2 * q / 64)``, q in -63..63.
     """
 
@@ -96,6 +97,7 @@ class ChannelParams:
     reference: int = -1
     start: int = 3
     center: int = 0
+    gain: int = 0
     reflection: tuple[int, ...] = ()
 
     def center_index(self, delta: int) -> int:
@@ -264,11 +266,11 @@ class _Filter:
         ]
 
 
-def _look_around(r: list[int], t: int, raster: Raster, center: int) -> tuple[int, ...]:
+def _look_around(r: list[int], t: int, raster: Raster) -> tuple[int, ...]:
     """Neighbours of pixel t: west, north, north-west, north-east, west-west, north-north."""
     width = raster.width
     col, row = t % width, t // width % raster.height
-    w = r[t - 1] if col else r[t - width] if row else center
+    w = r[t - 1] if col else r[t - width] if row else 0
     n = r[t - width] if row else w
     nw = r[t - width - 1] if row and col else n
     ne = r[t - width + 1] if row and col + 1 < width else n
@@ -323,26 +325,30 @@ def code_channel(
     mixture = _Mixture(params.start)
     adaptive = _Filter(params, delta) if params.filter else None
     recon: list[int] = []
+    rest: list[int] = []  # the samples less what the centre and the reference foretell
     sizes: list[int] = []
     for t in range(steps):
         near_size = None
+        origin = center
+        if reference is not None and params.gain:
+            origin += (params.gain * reference[t] + 4) >> 3
         if planar:
-            around = _look_around(recon, t, raster, center)
+            around = _look_around(rest, t, raster)
             w, n, nw = around[:3]
             low, high = min(w, n), max(w, n)
             base = low if nw >= high else high if nw <= low else w + n - nw
             near_size = _near_size(sizes, t, raster)
             if adaptive:
                 adaptive.inputs[:_PLANAR_TAPS] = [_clip(v - base, 1 << 24) for v in around]
-            mean = 16 * (base - center)
+            mean = 16 * base
         else:
             mean = (sum(a * y for a, y in zip(coef, past, strict=True)) + 1024) >> 11
         if adaptive:
             if reference is not None:
                 adaptive.push_reference(reference[t] - reference[t - 1] if t else 0)
             mean += adaptive.predict()
-        c0 = _clip(center + ((mean + 8) >> 4), _INDEX_LIMIT)
-        frac = _clip(mean - 16 * (c0 - center), 8)
+        c0 = _clip(origin + ((mean + 8) >> 4), _INDEX_LIMIT)
+        frac = _clip(mean - 16 * (c0 - origin), 8)
         mixture.prepare((frac * per_bin + 32768) >> 16, near_size)
         if isinstance(samples, int):
             assert isinstance(coder, RangeDecoder)
@@ -356,14 +362,15 @@ def code_channel(
         if not -(1 << 31) <= r < 1 << 31:
             raise CorruptError("a sample of the classical codec is out of range")
         recon.append(r)
+        rest.append(r - origin)
         sizes.append(abs(k))
         if adaptive:
             limit = ((3 * mixture.sizes[1] + 19661) * delta) >> 12
-            adaptive.learn(16 * (r - center) - mean, limit)
+            adaptive.learn(16 * (r - origin) - mean, limit)
             if not planar:
-                adaptive.push(r - recon[t - 1] if t else 0)
+                adaptive.push(rest[t] - rest[t - 1] if t else 0)
         if not planar:
-            past = [r - center, *past[:-1]]
+            past = [_clip(r - origin, 1 << 32), *past[:-1]]
     return recon
 
 
@@ -377,10 +384,12 @@ def write_params(
     if not planar:
         encoder.bits(params.base, 5)
     encoder.bits(params.filter, 4)
-    if channel > 0 and params.filter:
+    if channel > 0:
         encoder.bits(params.reference >= 0, 1)
-        if params.reference >= 0 and channel > 1:
-            encoder.golomb(channel - 1 - params.reference, 0)
+        if params.reference >= 0:
+            if channel > 1:
+                encoder.golomb(channel - 1 - params.reference, 0)
+            encoder.bits(params.gain + 32, 6)
     encoder.bits(params.start, 4)
     encoder.golomb(zigzag(params.center), 6)
     for i, q in enumerate(params.reflection):
@@ -398,11 +407,11 @@ def read_params(decoder: RangeDecoder, channel: int, delta: int, raster: Raster)
     """
     base = PLANAR if raster.width and decoder.bits(1) else decoder.bits(5)
     params = ChannelParams(base=base, filter=decoder.bits(4))
-    if channel > 0 and params.filter and decoder.bits(1):
+    if channel > 0 and decoder.bits(1):
         back = decoder.golomb(0) if channel > 1 else 0
         if back >= channel:
             raise CorruptError("a channel refers to a channel that does not come before it")
-        params = replace(params, reference=channel - 1 - back)
+        params = replace(params, reference=channel - 1 - back, gain=decoder.bits(6) - 32)
     params = replace(params, start=decoder.bits(4), center=unzigzag(decoder.golomb(6)))
     reflection = []
     for i in range(base - 15 if base < PLANAR else 0):

@@ -30,6 +30,7 @@ Trial = Callable[[IntArray, "IntArray | None", ChannelParams, Raster], int]
 _LPC_ORDERS = (16, 8, 4, 2)
 _STRETCH = 2048
 _N_STRETCHES = 4
+_SHORT = 64
 _N_FILTERS = len(FILTER_LENGTH) * len(FILTER_RATE) - 1
 
 
@@ -45,7 +46,7 @@ def _stretches(n: int, raster: Raster) -> list[slice]:
     return [slice(b, b + _STRETCH) for b in begins]
 
 
-def _reflection(x: IntArray, order: int, delta: int) -> list[float]:
+def _reflection(x: npt.NDArray[np.float64], order: int, delta: int) -> list[float]:
     """Reflection coefficients of the signal with the quantizer's noise on it."""
     y = x - x.mean()
     n = len(y)
@@ -78,7 +79,7 @@ def _quantized(reflection: list[float]) -> tuple[int, ...]:
     return tuple(nearest)
 
 
-def _start(x: IntArray, delta: int) -> int:
+def _start(x: npt.NDArray[np.integer], delta: int) -> int:
     """The power of two next to the mean difference, in steps, of the channel's beginning."""
     head = x[:64].astype(np.int64)
     size = np.abs(np.diff(head)).mean() / delta / 2 if len(head) > 1 else 1.0
@@ -87,6 +88,28 @@ def _start(x: IntArray, delta: int) -> int:
 
 def _center(value: float, delta: int) -> int:
     return int(np.rint(value / delta))
+
+
+def _foretold(params: ChannelParams, references: list[IntArray]) -> npt.NDArray[np.int64] | int:
+    """What the reference foretells of a channel."""
+    if params.reference < 0:
+        return 0
+    return (params.gain * references[params.reference].astype(np.int64) + 4) >> 3
+
+
+def _likely_reference(x: IntArray, references: list[IntArray]) -> tuple[int, int] | None:
+    """The channel whose changes go best with those of x, and its gain in eighths."""
+    change = np.diff(x.astype(np.float64))
+    best, found = 0.2, None
+    for number, other in enumerate(references):
+        step = np.diff(other.astype(np.float64))
+        power = float(step @ step)
+        both = float(change @ step)
+        share = both * both / max(power * float(change @ change), 1e-9)
+        if share > best:
+            best = share
+            found = number, int(np.clip(np.rint(8 * both / power), -32, 31))
+    return found
 
 
 def choose_params(
@@ -108,43 +131,60 @@ def choose_params(
         if params not in costs:
             total = 0
             for part in parts:
-                piece = np.ascontiguousarray(x[part])
                 near = None
+                local = params
                 if params.reference >= 0:
                     near = np.ascontiguousarray(references[params.reference][part])
-                local = params
                 if part.start and params.base < len(BOOK):
-                    local = replace(params, center=_center(float(piece[0]), delta))
-                total += trial(piece, near, local, raster)
+                    first = slice(part.start, part.start + 1)
+                    rest = x[first] - _foretold(params, [r[first] for r in references])
+                    local = replace(params, center=_center(float(rest[0]), delta))
+                total += trial(np.ascontiguousarray(x[part]), near, local, raster)
             costs[params] = total
         return costs[params]
 
-    bases = [
-        ChannelParams(base=i, start=_start(x, delta), center=_center(float(x[0]), delta))
-        for i in range(len(BOOK))
-    ]
+    best = _search(x, ChannelParams(base=0), parts, delta, raster, cost)
+    if len(x) < _SHORT:
+        return best
+    likely = _likely_reference(x, references)
+    if likely is not None:
+        seed = ChannelParams(base=0, reference=likely[0], gain=likely[1])
+        rest = x - _foretold(seed, references)
+        best = min(best, _search(rest, seed, parts, delta, raster, cost), key=cost)
+    if references and best.reference < 0 and best.filter:
+        best = min(best, replace(best, reference=len(references) - 1), key=cost)
+    starts = [replace(best, start=s) for s in (best.start - 1, best.start + 1) if 0 <= s <= 15]
+    return min(best, *starts, key=cost)
+
+
+def _search(
+    rest: npt.NDArray[np.integer],
+    seed: ChannelParams,
+    parts: list[slice],
+    delta: int,
+    raster: Raster,
+    cost: Callable[[ChannelParams], int],
+) -> ChannelParams:
+    """The cheapest predictor and filter for what a channel's reference leaves over."""
+    first = replace(seed, start=_start(rest, delta), center=_center(float(rest[0]), delta))
+    bases = [replace(first, base=base) for base in range(len(BOOK))]
     if raster.width:
-        bases.append(replace(bases[0], base=PLANAR))
-    if len(x) >= 64:
-        stretch = np.concatenate([x[part] for part in parts]) if len(parts) > 1 else x
+        bases.append(replace(first, base=PLANAR))
+    if len(rest) >= _SHORT:
+        stretch = np.concatenate([rest[part] for part in parts])
         full = _quantized(_reflection(stretch.astype(np.float64), _LPC_ORDERS[0], delta))
-        middle = _center(float(x.mean()), 1)
+        middle = _center(float(rest.mean()), 1)
         for order in _LPC_ORDERS:
-            bases.append(replace(bases[0], base=15 + order, center=middle, reflection=full[:order]))
+            bases.append(replace(first, base=15 + order, center=middle, reflection=full[:order]))
     ranked = sorted(bases, key=cost)
     best = ranked[0]
-    if len(x) < 64:
+    if len(rest) < _SHORT:
         return best
     for base in ranked[:3]:
         for filter_ in (6, 11):
             best = min(best, replace(base, filter=filter_), key=cost)
     best = min(best, *_neighbours(best), key=cost)
-    best = min(best, *_neighbours(best), key=cost)
-    for reference in range(len(references) - 1, max(-1, len(references) - 4), -1):
-        with_filter = replace(best, filter=best.filter or 6, reference=reference)
-        best = min(best, with_filter, key=cost)
-    starts = [replace(best, start=s) for s in (best.start - 1, best.start + 1) if 0 <= s <= 15]
-    return min(best, *starts, key=cost)
+    return min(best, *_neighbours(best), key=cost)
 
 
 def _neighbours(params: ChannelParams) -> list[ChannelParams]:

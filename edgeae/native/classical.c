@@ -266,7 +266,7 @@ static int64_t mixture_decode(mixture *m, eae_decoder *d)
 
 typedef struct {
     int32_t coef[MAX_ORDER]; /* Q15 */
-    int64_t past[MAX_ORDER]; /* samples minus the centre, latest first */
+    int64_t past[MAX_ORDER]; /* what is predicted, latest first */
     int order, own, taps, rate;
     int32_t weight[MAX_TAPS]; /* Q16 */
     int32_t input[MAX_TAPS];  /* differences, latest first; the reference's after the own */
@@ -357,19 +357,37 @@ static inline void filter_learn(predictor *p, int64_t error, int64_t limit)
 
 typedef struct {
     int64_t w, n, nw, ne, ww, nn;
-} neighbours;
+} neighbours; /* what remains there */
+
+/* A channel's samples less the part that the reference foretells. */
+typedef struct {
+    const int32_t *recon;
+    const int32_t *reference;
+    int64_t center;
+    int32_t gain;
+} remainder;
+
+static inline int64_t foretold(const remainder *z, size_t t)
+{
+    return z->gain ? z->center + down((int64_t)z->gain * z->reference[t] + 4, 3) : z->center;
+}
+
+static inline int64_t remaining(const remainder *z, size_t t)
+{
+    return z->recon[t] - foretold(z, t);
+}
 
 static void look_around(
-    neighbours *v, const int32_t *r, size_t t, size_t width, size_t height, int64_t center)
+    neighbours *v, const remainder *z, size_t t, size_t width, size_t height)
 {
     size_t col = t % width, row = t / width % height;
-    int64_t w = col ? r[t - 1] : row ? r[t - width] : center;
+    int64_t w = col ? remaining(z, t - 1) : row ? remaining(z, t - width) : 0;
     v->w = w;
-    v->n = row ? r[t - width] : w;
-    v->nw = row && col ? r[t - width - 1] : v->n;
-    v->ne = row && col + 1 < width ? r[t - width + 1] : v->n;
-    v->ww = col > 1 ? r[t - 2] : w;
-    v->nn = row > 1 ? r[t - 2 * width] : v->n;
+    v->n = row ? remaining(z, t - width) : w;
+    v->nw = row && col ? remaining(z, t - width - 1) : v->n;
+    v->ne = row && col + 1 < width ? remaining(z, t - width + 1) : v->n;
+    v->ww = col > 1 ? remaining(z, t - 2) : w;
+    v->nn = row > 1 ? remaining(z, t - 2 * width) : v->n;
 }
 
 static int64_t median_edge(const neighbours *v)
@@ -422,17 +440,20 @@ static int code_channel(
 {
     predictor p;
     mixture m;
-    const int64_t center = center_of(c, delta), half = (delta - 1) / 2;
+    const remainder z = {recon, reference, center_of(c, delta), reference != NULL ? c->gain : 0};
+    const int64_t half = (delta - 1) / 2;
+    int64_t last = 0;
     const int64_t per_bin = ((int64_t)256 * 65536 + delta / 2) / delta;
     const int planar = c->base == PLANAR;
     size_t t;
     predictor_init(&p, c, delta);
     mixture_init(&m, c->start);
     for (t = 0; t < steps; t++) {
-        int64_t base, mean, c0, frac, k, r, near_size = -1;
+        int64_t base, mean, c0, frac, k, r, now, near_size = -1;
+        const int64_t origin = foretold(&z, t);
         neighbours v = {0, 0, 0, 0, 0, 0};
         if (planar) {
-            look_around(&v, recon, t, width, height, center);
+            look_around(&v, &z, t, width, height);
             base = median_edge(&v);
             near_size = near_sizes(sizes, t, width, height);
             if (p.taps) {
@@ -443,7 +464,7 @@ static int code_channel(
                 p.input[4] = (int32_t)clip(v.ww - base, 1 << 24);
                 p.input[5] = (int32_t)clip(v.nn - base, 1 << 24);
             }
-            base = 16 * (base - center);
+            base *= 16;
         } else {
             base = predict_base(&p);
         }
@@ -457,8 +478,8 @@ static int code_channel(
                 p.energy += (int64_t)p.input[i] * p.input[i];
         }
         mean = base + (p.taps ? predict_filter(&p) : 0);
-        c0 = clip(center + down(mean + 8, 4), INDEX_LIMIT);
-        frac = clip(mean - 16 * (c0 - center), 8);
+        c0 = clip(origin + down(mean + 8, 4), INDEX_LIMIT);
+        frac = clip(mean - 16 * (c0 - origin), 8);
         mixture_prepare(&m, down(frac * per_bin + 32768, 16), near_size);
         if (e != NULL) {
             int64_t gap = x[t] - c0;
@@ -477,16 +498,18 @@ static int code_channel(
         }
         recon[t] = (int32_t)r;
         sizes[t] = (uint32_t)(k < 0 ? -k : k);
+        now = r - origin;
         if (p.taps) {
             filter_learn(
-                &p, 16 * (r - center) - mean, down((3 * m.size[1] + 19661) * delta, 12));
+                &p, 16 * (r - origin) - mean, down((3 * m.size[1] + 19661) * delta, 12));
             if (!planar)
-                filter_push(&p, 0, p.own, t ? r - recon[t - 1] : 0);
+                filter_push(&p, 0, p.own, t ? now - last : 0);
         }
         if (!planar) {
             memmove(p.past + 1, p.past, (size_t)(p.order - 1) * sizeof *p.past);
-            p.past[0] = r - center;
+            p.past[0] = clip(now, (int64_t)1 << 32);
         }
+        last = now;
     }
     return 1;
 }
@@ -512,10 +535,12 @@ static void put_params(
     if (c->base != PLANAR)
         eae_enc_bits(e, (uint32_t)c->base, 5);
     eae_enc_bits(e, (uint32_t)c->filter, 4);
-    if (channel > 0 && c->filter) {
+    if (channel > 0) {
         eae_enc_bits(e, c->reference >= 0, 1);
         if (c->reference >= 0 && channel > 1)
             eae_enc_golomb(e, (uint32_t)(channel - 1 - c->reference), 0);
+        if (c->reference >= 0)
+            eae_enc_bits(e, (uint32_t)(c->gain + 32), 6);
     }
     eae_enc_bits(e, (uint32_t)c->start, 4);
     eae_enc_golomb(e, zigzag(c->center), 6);
@@ -535,11 +560,12 @@ static int get_params(
     c->base = is_image && eae_dec_bits(d, 1) ? PLANAR : (int32_t)eae_dec_bits(d, 5);
     c->filter = (int32_t)eae_dec_bits(d, 4);
     c->reference = -1;
-    if (channel > 0 && c->filter && eae_dec_bits(d, 1)) {
+    if (channel > 0 && eae_dec_bits(d, 1)) {
         uint32_t back = channel > 1 ? eae_dec_golomb(d, 0) : 0;
         if (back >= (uint32_t)channel)
             return 0;
         c->reference = channel - 1 - (int32_t)back;
+        c->gain = (int32_t)eae_dec_bits(d, 6) - 32;
     }
     c->start = (int32_t)eae_dec_bits(d, 4);
     c->center = unzigzag(eae_dec_golomb(d, 6));

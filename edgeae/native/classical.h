@@ -19,6 +19,7 @@ typedef struct {
     int32_t reference; /* channel that helps to predict, -1 for none */
     int32_t start;     /* first guess of the residual's size: 2^(start - 3) steps */
     int32_t center;    /* in steps of delta; of 1 with a linear predictor */
+    int32_t gain;      /* eighths of the reference that are subtracted, -32..31 */
     int32_t reflection[EAE_CLASSICAL_MAX_ORDER];
 } eae_classical_params;
 
