@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from edgeae.errors import ConfigError, DependencyError, EdgeAEError, SignalError
 from edgeae.signal import SignalFile, SignalSink, iter_signal, read_signal, write_signal
+from edgeae.signal.container import container_of
 from edgeae.signal.files import atomic_output, partial_path
-from edgeae.signal.io import container_of
 from edgeae.signal.probe import probe
 
 DATA = Path(os.environ.get("EDGEAE_DATA", "/nowhere"))

@@ -9,7 +9,8 @@ from edgeae.signal.grid import INDEX_LIMIT, Grid, detect_grid, detect_grids, fal
 
 if TYPE_CHECKING:
     from edgeae.signal.files import atomic_output
-    from edgeae.signal.io import SignalSink, iter_signal, read_signal, write_signal
+    from edgeae.signal.io import iter_signal, read_signal, write_signal
+    from edgeae.signal.sink import SignalSink
 
 __all__ = [
     "INDEX_LIMIT",
@@ -25,7 +26,7 @@ __all__ = [
     "write_signal",
 ]
 
-_LAZY = {"atomic_output": "files"}
+_LAZY = {"atomic_output": "files", "SignalSink": "sink"}
 
 
 def __getattr__(name: str) -> Any:

@@ -82,7 +82,7 @@ class Probe:
 
 
 def probe(signal: SignalFile) -> Probe:
-    """Look at a signal: the grid on all of it, the rest on at most 2^18 items from its middle.
+    """Look at a signal: grid and range on all of it, the rest on 2^18 items from its middle.
 
     Example:
         >>> import numpy as np
@@ -99,7 +99,7 @@ def probe(signal: SignalFile) -> Probe:
     if signal.is_image:
         grid = detect_grid(data)
         flat = np.asarray(table[: max(1, _LOOK_ITEMS // table.shape[1])]).reshape(-1)
-        seen: tuple[ChannelProbe, ...] = (_channel(flat, grid, period=False),)
+        seen: tuple[ChannelProbe, ...] = (_channel(flat, _ends(table), grid, period=False),)
     else:
         grid = detect_grid(np.asarray(table))
         one = grid is not None or table.shape[1] == 1
@@ -107,7 +107,8 @@ def probe(signal: SignalFile) -> Probe:
         start = max(0, (len(table) - _LOOK_ITEMS) // 2)
         middle = np.asarray(table[start : start + _LOOK_ITEMS])
         seen = tuple(
-            _channel(middle[:, c], grids[c], period=True) for c in range(min(64, table.shape[1]))
+            _channel(middle[:, c], _ends(table[:, c]), grids[c], period=True)
+            for c in range(min(64, table.shape[1]))
         )
     noise = float(np.median([c.noise for c in seen if not c.constant] or [0.0]))
     width = max(c.high - c.low for c in seen)
@@ -128,12 +129,20 @@ def probe(signal: SignalFile) -> Probe:
     )
 
 
-def _channel(values: Array, grid: Grid | None, *, period: bool) -> ChannelProbe:
+def _ends(values: Array) -> tuple[float, float]:
+    """Smallest and largest finite sample, 0 where there is none."""
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def _channel(
+    values: Array, ends: tuple[float, float], grid: Grid | None, *, period: bool
+) -> ChannelProbe:
     x = values.astype(np.float64)
     x = x[np.isfinite(x)]
     if x.size == 0:
         x = np.zeros(1)
-    low, high = float(x.min()), float(x.max())
+    low, high = ends
     middle = float(np.median(x))
     robust = 1.4826 * float(np.median(np.abs(x - middle))) or float(x.std())
     bends = np.abs(np.diff(x, 2)) if x.size > 2 else np.zeros(1)
@@ -147,7 +156,7 @@ def _channel(values: Array, grid: Grid | None, *, period: bool) -> ChannelProbe:
         noise=noise,
         constant=low == high,
         grid=grid,
-        period_items=_period(x) if period and low < high else None,
+        period_items=_period(x) if period and x.min() < x.max() else None,
         smoothness=1 - float(np.mean(steps**2)) / power if power and steps.size else 1.0,
         outliers=int(np.count_nonzero(np.abs(x - middle) > 10 * robust)) if low < high else 0,
     )

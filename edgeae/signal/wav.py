@@ -18,7 +18,7 @@ from edgeae.errors import SignalError
 from edgeae.signal.base import Array, SignalFile, checked
 from edgeae.signal.files import open_input, read_exactly
 
-__all__ = ["iter_wav", "read_wav", "wav_header", "wav_samples"]
+__all__ = ["iter_wav", "known_rate", "read_wav", "wav_header", "wav_samples"]
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _DTYPES = {(_PCM, 8): "u1", (_PCM, 16): "<i2", (_PCM, 24): "<i4", (_PCM, 32): "<i4"}
@@ -103,6 +103,13 @@ def wav_samples(data: Array, meta: dict[str, Any]) -> bytes:
         quads = np.ascontiguousarray(data, "<i4").view(np.uint8).reshape(-1, 4)
         return quads[:, :3].tobytes()
     return data.astype(data.dtype.newbyteorder("<"), order="C", copy=False).tobytes()
+
+
+def known_rate(rate_hz: float | None) -> float:
+    """The rate, or a SignalError: a WAV file cannot do without."""
+    if rate_hz is None:
+        raise SignalError("WAV needs the rate in Hz, which is not known; use --rate, or write .npy")
+    return rate_hz
 
 
 def _find_data(file: BinaryIO, path: str) -> tuple[_Format, int | None, list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeae.errors import ConfigError, DependencyError, SignalError
+from edgeae.errors import ConfigError, SignalError
+from edgeae.signal.container import container_of
 from edgeae.signal.grid import Grid, detect_grid
-from edgeae.signal.io import container_of, read_signal
-from edgeae.train.download import FETCHABLE, data_folder
-from edgeae.train.sensor import SENSOR_RATE_HZ, sensor_stream
+from edgeae.signal.io import read_signal
+from edgeae.train.named import DATASETS, TEST_SHARE, Source
 
 __all__ = ["DATASETS", "Dataset", "load_dataset"]
 
@@ -29,7 +29,6 @@ Array = NDArray[Any]
 
 SPLITS = ("train", "val", "test")
 _VAL_SHARE = 0.1
-_TEST_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,20 +81,6 @@ class Dataset:
     def grid(self) -> Grid | None:
         """The hidden grid that all segments share."""
         return detect_grid(np.concatenate([np.ravel(segment) for segment in self.segments]))
-
-
-@dataclass(frozen=True)
-class _Source:
-    """All of a data set before it is split: the training part and the test part."""
-
-    train: dict[str, Array]
-    test: dict[str, Array]
-    rate_hz: float | None = None
-    meta: dict[str, Any] = field(default_factory=dict)
-    files: tuple[Path, ...] = ()
-    labels: dict[str, Array] = field(default_factory=dict)
-    val: str = "time"  # or "record": the last recording of each subject
-    notes: tuple[str, ...] = ()
 
 
 def load_dataset(
@@ -165,7 +150,7 @@ def load_dataset(
     )
 
 
-def _split_val(parts: _Source) -> tuple[dict[str, Array], dict[str, Array]]:
+def _split_val(parts: Source) -> tuple[dict[str, Array], dict[str, Array]]:
     train: dict[str, Array] = {}
     val: dict[str, Array] = {}
     if parts.val == "record":
@@ -179,7 +164,7 @@ def _split_val(parts: _Source) -> tuple[dict[str, Array], dict[str, Array]]:
     return train, {name: segment for name, segment in val.items() if len(segment)}
 
 
-def _labels_of(parts: _Source, chosen: dict[str, Array], split: str) -> tuple[Array, ...]:
+def _labels_of(parts: Source, chosen: dict[str, Array], split: str) -> tuple[Array, ...]:
     if not parts.labels:
         return ()
     labels = parts.labels["test" if split == "test" else "train"]
@@ -201,159 +186,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-# --- named data sets ------------------------------------------------------------------------------
-
-
-def _need(name: str, *files: str) -> list[Path]:
-    paths = [data_folder() / file for file in files]
-    missing = [path for path in paths if not path.exists()]
-    if missing:
-        how = (
-            f"get it with: edgeae data {name}" if name in FETCHABLE else
-            "set the variable EDGEAE_DATA to the folder that has it"
-        )  # fmt: skip
-        raise ConfigError(f"the data set {name!r} is not there ({missing[0]} is missing); {how}")
-    return paths
-
-
-_ECG_TRAIN = ("100", "102", "104", "105", "106", "108", "114")
-_ECG_TEST = ("121", "123")
-_ECG_META = {"names": ["ecg"], "unit": "counts of 5 uV", "bits": 11}
-
-
-def _records(names: Sequence[str]) -> tuple[dict[str, Array], list[Path]]:
-    paths = _need("ecg", *(f"ecg_mitdb/{name}.npz" for name in names))
-    return {p.stem: read_signal(p, key="adc").data.reshape(-1, 1) for p in paths}, paths
-
-
-def _ecg() -> _Source:
-    """Seven patients to train on, two others to test on."""
-    train, files = _records(_ECG_TRAIN)
-    test, more = _records(_ECG_TEST)
-    return _Source(train, test, 360.0, _ECG_META, (*files, *more))
-
-
-def _ecg_own() -> _Source:
-    """One patient: the first 430,000 samples (20 minutes) to train on, the rest to test on."""
-    record, files = _records(("100",))
-    x = record["100"]
-    return _Source({"100": x[:430_000]}, {"100": x[430_000:]}, 360.0, _ECG_META, tuple(files))
-
-
-_IMU_META = {
-    "names": ["acc_x", "acc_y", "acc_z", "gyro_x", "gyro_y", "gyro_z"],
-    "unit": "m/s2 rad/s",
-}
-_WATCH_LSB = [9.81 / 4096] * 3 + [math.radians(0.07)] * 3
-
-
-def _imu() -> _Source:
-    """Watches, m/s² and rad/s in float32: three subjects to train on, the fourth to test on.
-
-    Why the watches alone: their samples lie exactly on two grids, one for each sensor (9.81/4096
-    m/s² and 0.07 °/s), at an even 104 Hz, as an IMU on an embedded device delivers them. The
-    phones' samples went through a moving bias correction and an uneven clock (0 to 154 ms between
-    rows, 102 Hz on average); they are in ``imu-all``.
-    """
-    signals, files = _har("_sw__x")
-    return _by_subject(signals, _IMU_META, 104.2, files)
-
-
-def _imu_counts() -> _Source:
-    """The same watches as their sensors' own counts, int16."""
-    signals, files = _har("_sw__x")
-    counts = {
-        name: np.rint(x / np.array(_WATCH_LSB)).astype(np.int16) for name, x in signals.items()
-    }
-    meta = {**_IMU_META, "unit": "counts", "channel_scale": _WATCH_LSB}
-    return _by_subject(counts, meta, 104.2, files)
-
-
-def _imu_all() -> _Source:
-    """Phones and watches in m/s² and rad/s, float32: the same subjects."""
-    signals, files = _har("__x")
-    return _by_subject(signals, _IMU_META, 103.0, files)
-
-
-def _har(ending: str) -> tuple[dict[str, Array], list[Path]]:
-    files = _need("imu", *(f"har/s{i:02d}.npz" for i in range(1, 5)))
-    signals = {}
-    for path in files:
-        with np.load(path, allow_pickle=False) as archive:
-            for key in sorted(archive.files):
-                if key.endswith(ending):
-                    signals[key.removesuffix("__x")] = archive[key]
-    return signals, files
-
-
-def _by_subject(
-    signals: dict[str, Array], meta: dict[str, Any], rate_hz: float, files: list[Path]
-) -> _Source:
-    test = {name: x for name, x in signals.items() if name.startswith("s04")}
-    train = {name: x for name, x in signals.items() if name not in test}
-    return _Source(train, test, rate_hz, meta, tuple(files), val="record")
-
-
-def _power() -> _Source:
-    """Household power in kW, a sample a minute: the LFZip paper's own two halves."""
-    files = _need("power", *(f"lfzip/pow/active_power_{part}.npy" for part in ("train", "val")))
-    train, test = (np.asarray(read_signal(path).data).reshape(-1, 1) for path in files)
-    meta = {"names": ["active_power"], "unit": "kW"}
-    return _Source({"train": train}, {"val": test}, 1 / 60, meta, tuple(files))
-
-
-def _mnist() -> _Source:
-    """The digits' own split: 60,000 to train on (6,000 of these to validate), 10,000 to test."""
-    files = _need(
-        "mnist", *(f"mnist/{part}-{kind}-ubyte.gz" for part in ("train", "t10k")
-                   for kind in ("images-idx3", "labels-idx1"))
-    )  # fmt: skip
-    train, train_labels, test, test_labels = (read_signal(path).data for path in files)
-    labels = {"train": train_labels, "test": test_labels}
-    meta = {"unit": "grey level"}
-    return _Source({"train": train}, {"test": test}, None, meta, tuple(files), labels)
-
-
-def _digits() -> _Source:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels, 0..16: the last fifth to test on."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise DependencyError("scikit-learn", "train") from error
-    bunch = load_digits()
-    images, targets = bunch.images.astype(np.uint8), bunch.target.astype(np.uint8)
-    cut = len(images) - len(images) // 5
-    labels = {"train": targets[:cut], "test": targets[cut:]}
-    meta = {"unit": "grey level 0..16"}
-    return _Source({"train": images[:cut]}, {"test": images[cut:]}, None, meta, (), labels)
-
-
-def _sensor() -> _Source:
-    """A generated stream of a machine's vibration: the last tenth to test on. Needs no files."""
-    x = sensor_stream().reshape(-1, 1)
-    cut = len(x) - math.ceil(len(x) * _TEST_SHARE)
-    meta = {"names": ["vibration"], "unit": "counts", "generated": "sensor_stream seed 0"}
-    return _Source({"sensor": x[:cut]}, {"sensor": x[cut:]}, SENSOR_RATE_HZ, meta)
-
-
-DATASETS: dict[str, Callable[[], _Source]] = {
-    "digits": _digits,
-    "ecg": _ecg,
-    "ecg-own": _ecg_own,
-    "imu": _imu,
-    "imu-all": _imu_all,
-    "imu-counts": _imu_counts,
-    "mnist": _mnist,
-    "power": _power,
-    "sensor": _sensor,
-}
-"""The named data sets; the first line of each function says what its split is."""
-
-
-# --- a user's own files ---------------------------------------------------------------------------
-
-
-def _from_path(path: Path, test: str | Path | None, options: dict[str, Any]) -> _Source:
+def _from_path(path: Path, test: str | Path | None, options: dict[str, Any]) -> Source:
     if not path.exists():
         names = ", ".join(sorted(DATASETS))
         raise ConfigError(f"{path} is neither a file, nor a folder, nor one of {names}")
@@ -366,14 +199,14 @@ def _from_path(path: Path, test: str | Path | None, options: dict[str, Any]) -> 
                        notes=(*whole.notes, *held.notes))  # fmt: skip
     train, held_out = {}, {}
     for name, x in whole.train.items():
-        cut = len(x) - math.ceil(len(x) * _TEST_SHARE) if len(x) > 2 else len(x)
+        cut = len(x) - math.ceil(len(x) * TEST_SHARE) if len(x) > 2 else len(x)
         train[name] = x[:cut]
         if cut < len(x):
             held_out[name] = x[cut:]
     return replace(whole, train=train, test=held_out)
 
 
-def _read_all(path: Path, options: dict[str, Any]) -> _Source:
+def _read_all(path: Path, options: dict[str, Any]) -> Source:
     """Every recording of a file or folder, in user units, [T, C] or images."""
     files = [path]
     if path.is_dir() and not list(path.glob("*.png")):
@@ -402,7 +235,7 @@ def _read_all(path: Path, options: dict[str, Any]) -> _Source:
     sources = sorted(path.glob("*.png")) if path.is_dir() and files == [path] else files
     if next(iter(segments.values())).ndim >= 3 and len(segments) > 1:
         segments = {path.name: np.concatenate(list(segments.values()))}
-    return _Source(segments, {}, rates.pop(), meta, tuple(sources), notes=tuple(notes))
+    return Source(segments, {}, rates.pop(), meta, tuple(sources), notes=tuple(notes))
 
 
 def _is_signal(path: Path, options: dict[str, Any]) -> bool:

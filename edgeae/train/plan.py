@@ -86,7 +86,7 @@ def _plan_series(seen: Probe, grids: list[Grid]) -> Plan:
         prior_width=32 if channels < 4 else 48,
         crop=max(crop, stride),
         batch=16 if channels < 8 else 8,
-        steps=_steps_for(seen.n_items * channels, most=9000),
+        steps=_steps_for(seen.n_items * channels, most=7000),
         distortion_weight=_two_digits(0.25 / target**2),
         target=target,
         kind="delta",
