@@ -205,6 +205,16 @@ def test_channels_may_have_grids_of_their_own() -> None:
     for wrong in (grids[:2], ((1, 2), (0, 1), (1, 1))):
         with pytest.raises(ConfigError):
             StreamHeader(dtype="float32", channels=3, frame_length=64, channel_grids=wrong)
+    mixed = StreamHeader(
+        dtype="float32",
+        channels=2,
+        frame_length=64,
+        promise=Promise.MAX_ERROR,
+        max_error=0.5,
+        channel_deltas=(3, 11),
+    )
+    assert (mixed.delta, mixed.deltas, mixed.grids) == (3, (3, 11), ((1, 1), (1, 1)))
+    assert StreamHeader.unpack(mixed.pack()) == (mixed, len(mixed.pack()))
     # one grid may be spelled in one way only
     data = bytearray(FILE.pack()[:-4])
     data[5] |= 0x40

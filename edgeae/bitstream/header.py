@@ -43,7 +43,7 @@ _FLAG_IMAGES = 4
 _FLAG_RATE = 8
 _FLAG_METADATA = 16
 _FLAG_INEXACT = 32
-_FLAG_GRIDS = 64
+_FLAG_OWN = 64
 _FLAGS_RESERVED = 0x80
 
 _DTYPES = (
@@ -112,6 +112,7 @@ class StreamHeader:
         grid: (num, den): a sample is ``index * num / den``.
         channel_grids: one such pair per channel where they differ (``grid`` is then the first),
             else empty.
+        channel_deltas: likewise for ``delta``, where one bound means other steps on each grid.
         rate_hz: sampling rate, if known.
         promise: what holds for every sample.
         delta: step of the residual quantizer on grid indices, odd: 1 for lossless. In lossy
@@ -139,6 +140,7 @@ class StreamHeader:
     rate_hz: float | None = None
     promise: Promise = Promise.LOSSLESS
     delta: int = 1
+    channel_deltas: tuple[int, ...] = ()
     max_error: float | None = None
     step: int = 0
     fingerprint: bytes = b""
@@ -162,23 +164,17 @@ class StreamHeader:
                 f"{self.frame_length * self.samples_per_item} samples; the format's cap is "
                 f"{MAX_FRAME_SAMPLES}. Use a shorter frame_length"
             )
-        if self.channel_grids:
-            if len(self.channel_grids) != self.channels:
-                raise ConfigError(
-                    f"{len(self.channel_grids)} grids for {self.channels} channels: give one "
-                    "for each, or one for all"
-                )
-            object.__setattr__(self, "grid", self.channel_grids[0])
-            if len(set(self.channel_grids)) == 1:
-                object.__setattr__(self, "channel_grids", ())
+        self._check_channel_list("grid", self.channel_grids)
+        self._check_channel_list("delta", self.channel_deltas)
         for pair in (self.grid, *self.channel_grids):
             for part in pair:
                 _check_count("each number of the grid", part, 1, _MAX_GRID)
-        _check_count("delta", self.delta, 1, _MAX_DELTA)
-        if self.delta % 2 == 0:
-            raise ConfigError(f"delta is {self.delta}; it must be odd")
-        if self.promise is Promise.LOSSLESS and self.delta != 1:
-            raise ConfigError(f"delta is {self.delta}; a lossless stream has delta 1")
+        for delta in (self.delta, *self.channel_deltas):
+            _check_count("delta", delta, 1, _MAX_DELTA)
+            if delta % 2 == 0:
+                raise ConfigError(f"delta is {delta}; it must be odd")
+            if self.promise is Promise.LOSSLESS and delta != 1:
+                raise ConfigError(f"delta is {delta}; a lossless stream has delta 1")
         _check_count("step", self.step, 0, _MAX_STEP)
         if (self.promise is Promise.MAX_ERROR) != (self.max_error is not None):
             raise ConfigError("max_error goes with promise 'max_error', and only with it")
@@ -192,6 +188,32 @@ class StreamHeader:
                 f"metadata takes {len(self._metadata_bytes())} bytes; "
                 f"the format's cap is {MAX_METADATA_BYTES}"
             )
+
+    def _check_channel_list(self, name: str, values: tuple[Any, ...]) -> None:
+        """A list for the channels has an entry for each; the field for all takes the first.
+
+        Where all entries are equal there is no list, so that equal streams have equal headers.
+        """
+        if not values:
+            return
+        if len(values) != self.channels:
+            raise ConfigError(
+                f"{len(values)} entries of {name} for {self.channels} channels: give one for "
+                "each, or one for all"
+            )
+        object.__setattr__(self, name, values[0])
+        if len(set(values)) == 1:
+            object.__setattr__(self, f"channel_{name}s", ())
+
+    @property
+    def grids(self) -> tuple[tuple[int, int], ...]:
+        """(num, den) of every channel."""
+        return self.channel_grids or (self.grid,) * self.channels
+
+    @property
+    def deltas(self) -> tuple[int, ...]:
+        """Step of every channel."""
+        return self.channel_deltas or (self.delta,) * self.channels
 
     @property
     def itemsize(self) -> int:
@@ -235,12 +257,15 @@ class StreamHeader:
             flags |= _FLAG_IMAGES
             fields += pack_varint(self.image_size[0]) + pack_varint(self.image_size[1])
         fields += pack_varint(self.frame_length)
-        if self.channel_grids:
-            flags |= _FLAG_GRIDS
-        for num, den in self.channel_grids or (self.grid,):
+        own = bool(self.channel_grids or self.channel_deltas)
+        if own:
+            flags |= _FLAG_OWN
+        for num, den in self.grids if own else (self.grid,):
             fields += pack_varint(num) + pack_varint(den)
         fields.append(_PROMISES.index(self.promise))
-        fields += pack_varint(self.delta) + pack_varint(self.step)
+        for delta in self.deltas if own else (self.delta,):
+            fields += pack_varint(delta)
+        fields += pack_varint(self.step)
         if self.max_error is not None:
             fields += _pack_float(self.max_error)
         if self.fingerprint:
@@ -324,17 +349,22 @@ class StreamHeader:
             width, pos = unpack_varint(data, pos)
             image_size = (height, width)
         frame_length, pos = unpack_varint(data, pos)
+        n_own = channels if flags & _FLAG_OWN else 1
         grids: list[tuple[int, int]] = []
-        for _ in range(channels if flags & _FLAG_GRIDS else 1):
+        for _ in range(n_own):
             num, pos = unpack_varint(data, pos)
             den, pos = unpack_varint(data, pos)
             grids.append((num, den))
-        if flags & _FLAG_GRIDS and len(set(grids)) < 2:
-            raise CorruptError("the stream header repeats one grid for every channel")
         if pos >= len(data) or data[pos] >= len(_PROMISES):
             raise CorruptError("the stream header has an unknown promise")
         promise = _PROMISES[data[pos]]
-        delta, pos = unpack_varint(data, pos + 1)
+        pos += 1
+        deltas: list[int] = []
+        for _ in range(n_own):
+            delta, pos = unpack_varint(data, pos)
+            deltas.append(delta)
+        if flags & _FLAG_OWN and len(set(grids)) < 2 and len(set(deltas)) < 2:
+            raise CorruptError("the stream header repeats one grid and delta for every channel")
         step, pos = unpack_varint(data, pos)
         max_error = rate_hz = None
         if promise is Promise.MAX_ERROR:
@@ -358,10 +388,11 @@ class StreamHeader:
             frame_length=frame_length,
             image_size=image_size,
             grid=grids[0],
-            channel_grids=tuple(grids) if flags & _FLAG_GRIDS else (),
+            channel_grids=tuple(grids) if flags & _FLAG_OWN else (),
             rate_hz=rate_hz,
             promise=promise,
-            delta=delta,
+            delta=deltas[0],
+            channel_deltas=tuple(deltas) if flags & _FLAG_OWN else (),
             max_error=max_error,
             step=step,
             fingerprint=fingerprint,

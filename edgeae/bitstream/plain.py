@@ -43,12 +43,14 @@ def decode_raw(payload: bytes, dtype: str, n_samples: int) -> npt.NDArray[np.gen
     return np.frombuffer(payload, kind).astype(np.dtype(dtype))
 
 
-def encode_constant(x: npt.NDArray[np.int32], delta: int) -> bytes | None:
+def encode_constant(
+    x: npt.NDArray[np.int32], delta: int | npt.NDArray[np.int64]
+) -> bytes | None:
     """Code indices x [T, C] as one number per channel, if every sample is then within bounds.
 
     Args:
         x: grid indices [T, C].
-        delta: odd step; every index may be wrong by ``(delta - 1) / 2``.
+        delta: odd step, or one per channel; an index may be wrong by ``(delta - 1) / 2``.
 
     Returns:
         The payload, or None if a channel varies too much.

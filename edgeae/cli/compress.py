@@ -85,7 +85,8 @@ def compress(
         total = signal.n_items
         grid = choose_grid(signal.data, model, options, whole=True)
         if max_error is not None:
-            _tell_tight_bound(max_error, grid.bound, grid.nominal)
+            for allowed, nominal in sorted(set(zip(grid.bounds, grid.nominals, strict=True))):
+                _tell_tight_bound(max_error, allowed, nominal)
         pieces = _cut(signal)
     first = next(pieces, None)
     if first is None:

@@ -112,6 +112,7 @@ def _print_header(path: str, header: Any) -> None:
 
 def _header_fields(header: Any) -> dict[str, Any]:
     grids = header.channel_grids or (header.grid,)
+    deltas = header.channel_deltas or (header.delta,)
     return {
         "profile": header.profile.value,
         "dtype": header.dtype,
@@ -121,7 +122,7 @@ def _header_fields(header: Any) -> dict[str, Any]:
         "grid": ", ".join(f"{num}/{den}" for num, den in grids),
         "promise": header.promise.value,
         "max_error": header.max_error,
-        "delta": header.delta,
+        "delta": ", ".join(map(str, deltas)) if len(deltas) > 1 else header.delta,
         "latent_step": header.step or None,
         "model": header.fingerprint.hex() or None,
         "exact": header.exact,

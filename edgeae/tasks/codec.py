@@ -121,7 +121,8 @@ class FrameCodec:
             _check_signal(header, bundle)
         self.header = header
         self.bundle = bundle
-        self._lattice = Lattice.of(header.channel_grids or (header.grid,))
+        self._lattice = Lattice.of(header.grids)
+        self._delta: int | tuple[int, ...] = header.channel_deltas or header.delta
         self._dtype = np.dtype(header.dtype)
         self._priors = self._matching_priors(False)
         self._code_priors = self._matching_priors(True)
@@ -130,12 +131,12 @@ class FrameCodec:
         """The sample priors that serve the stream's step; a frame's variant counts them."""
         if self.bundle is None:
             return []
-        delta = self.header.delta
+        low, high = min(self.header.deltas), max(self.header.deltas)
         pairs = zip(self.bundle.sample_prior_ranges, self.bundle.sample_priors, strict=True)
         return [
             prior
             for spec, prior in pairs
-            if spec.has_code == has_code and spec.delta_min <= delta <= spec.delta_max
+            if spec.has_code == has_code and spec.delta_min <= low and high <= spec.delta_max
         ][:_MAX_VARIANTS]
 
     def _segments(self, n_items: int) -> tuple[int, int]:
@@ -186,8 +187,8 @@ class FrameCodec:
 
     def _constant(self, block: _Block) -> _Candidate | None:
         channels = self.header.channels
-        delta = 1 if self.header.promise is Promise.LOSSY else self.header.delta
-        payload = encode_constant(block.x.reshape(-1, channels), delta)
+        deltas = (1,) if self.header.promise is Promise.LOSSY else self.header.deltas
+        payload = encode_constant(block.x.reshape(-1, channels), np.array(deltas))
         if payload is None:
             return None
         recon = decode_constant(payload, block.x.size // channels, channels)
@@ -198,7 +199,7 @@ class FrameCodec:
         found = [[self._classical(block)] for block in blocks]
         x = [block.x for block in blocks]
         for variant, prior in enumerate(self._priors):
-            coded = encode_samples(prior, x, self.header.delta, None)
+            coded = encode_samples(prior, x, self._delta, None)
             for candidates, result in zip(found, coded, strict=True):
                 if result is not None:
                     payload, recon = result
@@ -211,7 +212,7 @@ class FrameCodec:
             neural = self._neural(x)
             codes = [recon for _, recon, _ in neural]
             for variant, prior in enumerate(self._code_priors):
-                coded = encode_samples(prior, x, self.header.delta, codes)
+                coded = encode_samples(prior, x, self._delta, codes)
                 for candidates, (latent, _, _), result in zip(found, neural, coded, strict=True):
                     if result is not None:
                         payload, recon = result

@@ -125,16 +125,16 @@ class GridChoice:
 
     Attributes:
         lattice: the grids.
-        bound: the largest index error e that keeps ``max_error``; 0 without one.
-        nominal: what e would be if floats did not round. The check on every frame is strict:
+        bounds: per channel the largest index error e that keeps ``max_error``; 0 without one.
+        nominals: what e would be if floats did not round. The check on every frame is strict:
             |x - x_hat| <= max_error in float64, and samples that stand for 0.010 and 0.001 may
             differ by 0.009000000000000001; so a bound of 0.009 allows 8 steps of 0.001, not 9.
             Grids of integers and of powers of two have no such loss.
     """
 
     lattice: Lattice
-    bound: int = 0
-    nominal: int = 0
+    bounds: tuple[int, ...] = (0,)
+    nominals: tuple[int, ...] = (0,)
 
 
 def choose_grid(
@@ -173,8 +173,8 @@ def choose_grid(
             nominals.append(nominal)
     return GridChoice(
         lattice=Lattice.of([(grid.num, grid.den) for grid in grids]),
-        bound=min(bounds, default=0),
-        nominal=min(nominals, default=0),
+        bounds=tuple(bounds) or (0,),
+        nominals=tuple(nominals) or (0,),
     )
 
 
@@ -261,17 +261,18 @@ def make_header(
     """
     promise = options.promise
     net = None if bundle is None else bundle.net
+    deltas: tuple[int, ...]
     if promise is Promise.LOSSY:
         if bundle is None or net is None:
             raise ConfigError(
                 "lossy coding needs a bundle with a window code: give max_error or lossless"
             )
-        step = _latent_step(bundle, options, 1)
-        delta = lossy_delta(lossy_rmse(net, step))
+        step = _latent_step(bundle, options, ())
+        deltas = (lossy_delta(lossy_rmse(net, step)),)
     else:
         _require_exact(bundle, promise)
-        delta = 2 * choice.bound + 1
-        step = _latent_step(bundle, options, delta)
+        deltas = tuple(2 * bound + 1 for bound in choice.bounds)
+        step = _latent_step(bundle, options, deltas)
     metadata = dict(options.metadata)
     frame_length = options.frame_length
     if frame_length is None:
@@ -291,7 +292,8 @@ def make_header(
         channel_grids=pairs if len(pairs) > 1 else (),
         rate_hz=rate_hz,
         promise=promise,
-        delta=delta,
+        delta=deltas[0],
+        channel_deltas=deltas if len(deltas) > 1 else (),
         max_error=options.max_error,
         step=step,
         fingerprint=b"" if bundle is None else bundle.fingerprint,
@@ -313,7 +315,9 @@ def _require_exact(bundle: Bundle | None, promise: Promise) -> None:
     )
 
 
-def _latent_step(bundle: Bundle | None, options: StreamOptions, delta: int) -> int:
+def _latent_step(
+    bundle: Bundle | None, options: StreamOptions, deltas: tuple[int, ...]
+) -> int:
     net = None if bundle is None else bundle.net
     if bundle is None or net is None:
         if options.step is not None:
@@ -329,7 +333,7 @@ def _latent_step(bundle: Bundle | None, options: StreamOptions, delta: int) -> i
     if options.promise is Promise.LOSSY:
         return net.default_step
     for spec in bundle.sample_prior_ranges:
-        if spec.has_code and spec.delta_min <= delta <= spec.delta_max:
+        if spec.has_code and spec.delta_min <= min(deltas) and max(deltas) <= spec.delta_max:
             return spec.step or net.default_step
     return 0
 
