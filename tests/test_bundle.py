@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_bundle import dense_bundle, image_bundle, prior_only_bundle, series_bundle
+from tiny_bundle import dense_bundle, image_bundle, prior_only_bundle, series_bundle, wide_bundle
 
 import edgeae
 from edgeae.errors import ConfigError, ModelError, VersionError
@@ -16,6 +16,8 @@ from edgeae.runtime import golden
 from edgeae.runtime.bundle import Bundle, pack_arrays, read_arrays, seal, write_bundle
 from edgeae.runtime.session import open_session
 from edgeae.runtime.transform import analyse, dequantize, symbolize, synthesise
+
+CONTEXTS = [("whole", None), ("cut", [16, 4])]
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +256,19 @@ def test_batched_nets_equal_single_ones(bundle):
         alone = synthesise(bundle, [y], 16, [frame.shape[1]])[0]
         assert recon.shape == frame.shape
         assert np.array_equal(recon, alone)
+
+
+def test_long_series_in_pieces_equal_one_run(tmp_path):
+    """Nets with wide kernels, so that every cut has to be right."""
+    whole, cut = (wide_bundle(tmp_path / name, context) for name, context in CONTEXTS)
+    rng = np.random.default_rng(1)
+    for n in (40_000, 8192, 8193, 16_384, 24_580, 100):
+        x = rng.integers(-100, 100, (1, n, 1)).astype(np.int32)
+        (latents,), (pieces,) = analyse(whole, [x]), analyse(cut, [x])
+        assert np.array_equal(latents, pieces)
+        y = symbolize(latents, 16)
+        (recon,), (recon_pieces,) = (synthesise(b, [y], 16, [n]) for b in (whole, cut))
+        assert np.array_equal(recon, recon_pieces)
 
 
 def test_symbols_round_half_away_from_zero():

@@ -65,10 +65,48 @@ def series_bundle(path: Path, *, channels: int = 1, **changes: Any) -> Bundle:
             "unit": "count",
             "grid": [1, 1],
         },
-        net=_net(stride=STRIDE, latent_channels=LATENTS * channels),
+        net=_net(stride=STRIDE, latent_channels=LATENTS * channels) | {"context": [0, 0]},
         has_code=[False, True],
     )
     return _write(path, manifest, files, LATENTS * channels, priors, _wave(96, channels), changes)
+
+
+def wide_bundle(path: Path, context: list[int] | None) -> Bundle:
+    """Random nets whose kernels reach over many latents; good for nothing but equality."""
+    rng = np.random.default_rng(7)
+
+    def weight(*shape: int) -> np.ndarray[Any, Any]:
+        return rng.integers(-3, 4, shape).astype(np.float32)
+
+    down: list[tuple[str, dict[str, Any], list[Any]]] = [
+        ("Conv", {"strides": [2], "pads": [3, 2]}, [weight(3, 1, 7)]),
+        ("Mul", {}, [np.float32(1 / 16)]),
+        ("Round", {}, []),
+        ("Relu", {}, []),
+        ("Conv", {"strides": [2], "pads": [1, 2]}, [weight(2, 3, 5)]),
+    ]
+    up: list[tuple[str, dict[str, Any], list[Any]]] = [
+        ("Conv", {"pads": [1, 1]}, [weight(6, 2, 3)]),
+        ("Mul", {}, [np.float32(1 / 128)]),
+        ("Round", {}, []),
+        ("Reshape", {}, [np.array([0, 3, 2, -1])]),
+        ("Transpose", {"perm": [0, 1, 3, 2]}, []),
+        ("Reshape", {}, [np.array([0, 3, -1])]),
+        ("Conv", {"pads": [2, 2]}, [weight(2, 3, 5)]),
+        ("Reshape", {}, [np.array([0, 1, 2, -1])]),
+        ("Transpose", {"perm": [0, 1, 3, 2]}, []),
+        ("Reshape", {}, [np.array([0, 1, -1])]),
+    ]
+    files = {
+        "encoder.onnx": _graph("signal", "latent", down, [None, 1, None], [None, 2, None]),
+        "decoder.onnx": _graph("latent", "signal", up, [None, 2, None], [None, 1, None]),
+    }
+    manifest = _manifest(
+        signal={"kind": "series", "channels": 1, "dtype": "int16", "grid": [1, 1]},
+        net=_net(stride=4, latent_channels=2) | {"context": context},
+        has_code=[],
+    )
+    return _write(path, manifest, files, 2, [], _wave(40, 1), {})
 
 
 def image_bundle(path: Path, *, size: int = 8, **changes: Any) -> Bundle:

@@ -41,6 +41,7 @@ _MAX_LATENT = 1 << 20
 _MAX_STEP = 1 << 16
 _MAX_DELTA = (1 << 30) - 1
 _MAX_PRIORS = 64
+_MAX_CONTEXT = 1 << 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,9 @@ class NetSpec:
 
     ``fixed_window`` is the window W of a dense net. Latents are integers up to ``latent_max``;
     symbols are latents divided by a step between ``min_step`` and ``max_step``. A lossy frame whose
-    RMSE exceeds ``max_rmse`` (in grid indices) is coded another way.
+    RMSE exceeds ``max_rmse`` (in grid indices) is coded another way. ``context`` says how far the
+    nets of a series look to each side: the analysis net in items, the synthesis net in latents;
+    long frames are then run in pieces, with the same result. Without it they are run whole.
     """
 
     stride: int
@@ -85,6 +88,7 @@ class NetSpec:
     max_step: int
     default_step: int
     max_rmse: float
+    context: tuple[int, int] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,6 +304,11 @@ def _parse_net(part: _Fields) -> NetSpec:
         max_step=high,
         default_step=steps.integer("default", low, high),
         max_rmse=part.number("max_rmse"),
+        context=(
+            None
+            if part.values.get("context") is None
+            else _pair(part.integers("context", 2, 0, _MAX_CONTEXT))
+        ),
     )
     if net.fixed_window is not None and net.fixed_window % net.stride:
         raise ModelError("manifest.json: codec.net.fixed_window is not a multiple of the stride")

@@ -12,6 +12,7 @@ its pixels in raster order. All of it works on grid indices.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ __all__ = ["analyse", "dequantize", "n_steps", "symbolize", "synthesise"]
 
 _MAX_INDEX = (1 << 30) - 1
 _MAX_INPUT = float(1 << 23)
-_RUN_ELEMENTS = 1 << 16
+_RUN_ELEMENTS = 1 << 14
+_PIECE_ITEMS = 1 << 13
 
 
 def n_steps(bundle: Bundle, n_samples: int) -> int:
@@ -55,7 +57,7 @@ def analyse(bundle: Bundle, segments: Sequence[NDArray[np.int32]]) -> list[NDArr
             inputs.append(np.moveaxis(images, 3, 1))
         else:
             inputs.append(_series_windows(net, x))
-    outputs = _run(bundle, "encoder", inputs)
+    outputs = _run(bundle, "encoder", inputs, stride=net.stride, growth=Fraction(1, net.stride))
     latents = []
     for x, output in zip(segments, outputs, strict=True):
         flat = output.reshape(output.shape[0], net.latent_channels, -1).transpose(0, 2, 1)
@@ -104,7 +106,7 @@ def synthesise(
         else:
             per_window = (net.fixed_window or y.shape[1] * net.stride) // net.stride
             inputs.append(latents.reshape(-1, per_window, net.latent_channels).transpose(0, 2, 1))
-    outputs = _run(bundle, "decoder", inputs)
+    outputs = _run(bundle, "decoder", inputs, stride=1, growth=Fraction(net.stride))
     results = []
     for y, length, output in zip(symbols, n_samples, outputs, strict=True):
         channels = np.moveaxis(output, 1, -1)
@@ -137,8 +139,57 @@ def _series_windows(net: NetSpec, x: NDArray[np.int32]) -> NDArray[np.int32]:
     return whole.reshape(-1, window, x.shape[2]).transpose(0, 2, 1)
 
 
-def _run(bundle: Bundle, which: str, inputs: list[NDArray[np.int32]]) -> list[NDArray[np.float32]]:
-    """Run a net over every input, equal shapes together, a bounded number of elements at a time."""
+def _run(
+    bundle: Bundle,
+    which: str,
+    inputs: list[NDArray[np.int32]],
+    *,
+    stride: int,
+    growth: Fraction,
+) -> list[NDArray[np.float32]]:
+    """Run a net over every input [N, C, ...], a bounded number of elements at a time.
+
+    Long series are cut into pieces that overlap by what the net looks at, and what only a cut end
+    could see is dropped: the result is that of one run, in less memory and from a warm cache.
+
+    Args:
+        bundle: the model.
+        which: encoder or decoder.
+        inputs: batches.
+        stride: places where an input may be cut are multiples of it.
+        growth: length of an output over that of its input.
+    """
+    net = _net(bundle)
+    if net.context is None or bundle.signal.is_image or net.fixed_window is not None:
+        return _run_batches(bundle, which, inputs)
+    context = net.context[0] if which == "encoder" else net.context[1]
+    context = -(-context // stride) * stride
+    items = 1 if which == "encoder" else net.stride
+    length = max(_PIECE_ITEMS // items, 4 * context)
+    length = -(-length // stride) * stride
+    pieces: list[NDArray[np.int32]] = []
+    cuts: list[list[slice]] = []
+    for values in inputs:
+        total = values.shape[2]
+        cuts.append([])
+        for begin in range(0, total, length):
+            end = min(begin + length, total)
+            low, high = max(begin - context, 0), min(end + context, total)
+            pieces.append(values[:, :, low:high])
+            kept = slice(int((begin - low) * growth), int((end - low) * growth))
+            cuts[-1].append(kept)
+    outputs = iter(_run_batches(bundle, which, pieces))
+    results = []
+    for kept_parts in cuts:
+        parts = [next(outputs)[:, :, kept] for kept in kept_parts]
+        results.append(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2))
+    return results
+
+
+def _run_batches(
+    bundle: Bundle, which: str, inputs: list[NDArray[np.int32]]
+) -> list[NDArray[np.float32]]:
+    """Run a net over every input, equal shapes together."""
     session = bundle.encoder() if which == "encoder" else bundle.decoder()
     outputs: list[NDArray[np.float32] | None] = [None] * len(inputs)
     by_shape: dict[tuple[int, ...], list[int]] = {}
