@@ -114,7 +114,25 @@ def test_pictures_use_the_row_above() -> None:
     assert np.array_equal(decode_classical(payload, 1200, 1, 1, image_size=(20, 30)), x)
 
 
+def test_channels_may_have_steps_of_their_own() -> None:
+    x = np.concatenate([signal("walk", 900), signal("sine", 900), signal("walk", 900, 1)], axis=1)
+    steps = (1, 31, 5)
+    payload, recon = encode_classical(x, steps)
+    assert np.array_equal(decode_classical(payload, 900, 3, steps), recon)
+    worst = np.abs(recon - x).max(axis=0)
+    assert worst[0] == 0
+    assert 2 < worst[1] <= 15
+    assert 0 < worst[2] <= 2
+    assert encode_classical(x, (5, 5, 5))[0] == encode_classical(x, 5)[0]
+    assert len(encode_classical(x, 1)[0]) > len(payload) > len(encode_classical(x, 31)[0])
+
+
 def test_bad_arguments_are_named() -> None:
+    for delta in (0, 4, -1, 1 << 30, (1, 1), ()):
+        with pytest.raises(SignalError, match="delta"):
+            encode_classical(signal("walk", 10), delta)
+        with pytest.raises(SignalError, match="delta"):
+            decode_classical(b"", 10, 1, delta)
     for x in (np.array([[1 << 30]], np.int32), np.empty((0, 1), np.int32)):
         with pytest.raises(SignalError, match="classical"):
             encode_classical(x, 1)
@@ -131,13 +149,16 @@ def test_bad_arguments_are_named() -> None:
 def test_c_and_python_write_the_same_bytes(data: st.DataObject) -> None:
     planar = data.draw(st.booleans())
     raster = Raster(5, 4) if planar else Raster()
-    delta = data.draw(deltas)
     chosen = [data.draw(params(c, planar)) for c in range(data.draw(st.integers(1, 3)))]
+    delta = [data.draw(deltas) for _ in chosen]
     seed = data.draw(st.integers(0, 99))
     kinds = [data.draw(st.sampled_from(KINDS)) for _ in chosen]
     rows = np.stack([signal(kind, 60, seed)[:, 0] for kind in kinds])
     # keep every centre within what a reader allows
-    chosen = [p if abs(p.center_index(delta)) <= LIMIT else replace(p, center=0) for p in chosen]
+    chosen = [
+        p if abs(p.center_index(d)) <= LIMIT else replace(p, center=0)
+        for p, d in zip(chosen, delta, strict=True)
+    ]
     with pytest.MonkeyPatch.context() as patch:
         fast = classical._encode(rows, delta, raster, chosen, None)
         size = (4, 5) if planar else None
@@ -149,7 +170,8 @@ def test_c_and_python_write_the_same_bytes(data: st.DataObject) -> None:
     assert np.array_equal(fast[1], slow[1])
     assert np.array_equal(fast_back.T, fast[1])
     assert np.array_equal(slow_back.T, fast[1])
-    assert np.abs(fast[1].astype(np.int64) - rows).max() <= delta // 2
+    missed = np.abs(fast[1].astype(np.int64) - rows).max(axis=1)
+    assert all(m <= d // 2 for m, d in zip(missed, delta, strict=True))
 
 
 @needs_c
@@ -179,7 +201,9 @@ def test_the_book_predicts_constants() -> None:
     assert [sum(row) for row in BOOK] == [32768] * 16
 
 
-def _outcome(payload: bytes, size: tuple[int, int] | None, delta: int) -> bytes | None:
+def _outcome(
+    payload: bytes, size: tuple[int, int] | None, delta: int | tuple[int, int]
+) -> bytes | None:
     try:
         return decode_classical(payload, 24, 2, delta, image_size=size).tobytes()
     except CorruptError:
@@ -188,10 +212,12 @@ def _outcome(payload: bytes, size: tuple[int, int] | None, delta: int) -> bytes 
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.binary(max_size=60), st.sampled_from([None, (4, 3)]), st.sampled_from([1, 7, 12_345, LIMIT])
+    st.binary(max_size=60),
+    st.sampled_from([None, (4, 3)]),
+    st.sampled_from([1, 7, 12_345, LIMIT, (1, LIMIT), (99, 3)]),
 )
 def test_any_bytes_end_alike_in_c_and_python(
-    payload: bytes, size: tuple[int, int] | None, delta: int
+    payload: bytes, size: tuple[int, int] | None, delta: int | tuple[int, int]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         first = _outcome(payload, size, delta)
@@ -220,8 +246,9 @@ def test_the_kernel_refuses_nonsense() -> None:
     good = np.array([0, 0, -1, 3, 0, 0] + [0] * 16, np.int32)
 
     def call(table: np.ndarray, *, channels: int = 1, delta: int = 1, width: int = 0) -> bytes:
+        steps = np.full(channels, delta, np.int32)
         return bytes(
-            core.classical_encode(x, channels, delta, width, width, table, b"", np.empty_like(x))
+            core.classical_encode(x, channels, steps, width, width, table, b"", np.empty_like(x))
         )
 
     assert call(good)

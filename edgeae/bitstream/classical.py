@@ -9,7 +9,9 @@ bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,7 @@ from edgeae.bitstream.classical_loop import (
 )
 from edgeae.bitstream.classical_search import choose_params
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
+from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import CorruptError, SignalError
 from edgeae.native import core
 
@@ -35,20 +38,21 @@ _N_REFLECTION = 16
 
 
 def encode_classical(
-    x: IntArray, delta: int, *, image_size: tuple[int, int] | None = None
+    x: IntArray, delta: int | Sequence[int], *, image_size: tuple[int, int] | None = None
 ) -> tuple[bytes, IntArray]:
     """Code a segment of grid indices.
 
     Args:
         x: int32 [T, C], ``|x| < 2**30``; pictures as their pixels, row by row, T = N * H * W.
-        delta: odd step; every index may be wrong by ``(delta - 1) / 2``.
+        delta: odd step; every index may be wrong by ``(delta - 1) / 2``. One per channel, or one
+            for all.
         image_size: (H, W) of pictures.
 
     Returns:
         The payload, and what the reader will see: int32 [T, C].
 
     Raises:
-        SignalError: an index is out of range, or there are no samples.
+        SignalError: an index or a step is out of range, or there are no samples.
 
     Example:
         >>> x = np.arange(100, dtype=np.int32).reshape(50, 2)
@@ -60,19 +64,16 @@ def encode_classical(
     if x.size == 0 or int(x.max()) >= _INDEX_LIMIT or int(x.min()) <= -_INDEX_LIMIT:
         raise SignalError("the classical codec takes at least one index, each within 2**30")
     rows = np.ascontiguousarray(x.T, dtype=np.int32)
-
-    def trial(piece: IntArray, near: IntArray | None, params: ChannelParams, raster: Raster) -> int:
-        return len(_encode(piece[None], delta, raster, [params], near)[0])
-
+    steps = channel_steps(delta, len(rows))
     chosen: list[ChannelParams] = []
     done: list[IntArray] = []
-    for channel, row in enumerate(rows):
-        params = choose_params(row, done, delta, raster, trial)
+    for channel, (row, step) in enumerate(zip(rows, steps, strict=True)):
+        params = choose_params(row, done, step, raster, partial(_size, step))
         chosen.append(params)
         if channel + 1 < len(rows):
             near = done[params.reference] if params.reference >= 0 else None
-            done.append(_encode(row[None], delta, raster, [params], near)[1][0])
-    payload, recon = _encode(rows, delta, raster, chosen, None)
+            done.append(_encode(row[None], (step,), raster, [params], near)[1][0])
+    payload, recon = _encode(rows, steps, raster, chosen, None)
     return payload, np.ascontiguousarray(recon.T)
 
 
@@ -80,7 +81,7 @@ def decode_classical(
     payload: bytes,
     n_steps: int,
     channels: int,
-    delta: int,
+    delta: int | Sequence[int],
     *,
     image_size: tuple[int, int] | None = None,
 ) -> IntArray:
@@ -90,25 +91,27 @@ def decode_classical(
         payload: what `encode_classical` returned.
         n_steps: time steps, or pixels of all pictures.
         channels: channels.
-        delta: the step it was coded with.
+        delta: the step it was coded with, or one per channel.
         image_size: (H, W) of pictures.
 
     Raises:
         CorruptError: the payload is damaged.
     """
     raster = _raster(image_size, n_steps)
+    steps = channel_steps(delta, channels)
     recon = np.empty((channels, n_steps), np.int32)
     if core is not None:
-        good = core.classical_decode(payload, channels, delta, raster.width, raster.height, recon)
+        deltas = np.array(steps, np.int32)
+        good = core.classical_decode(payload, channels, deltas, raster.width, raster.height, recon)
         if not good:
             raise CorruptError("the payload of a classical frame is damaged")
     else:
         decoder = RangeDecoder(payload)
         rows: list[list[int]] = []
-        for channel in range(channels):
-            params = read_params(decoder, channel, delta, raster)
+        for channel, step in enumerate(steps):
+            params = read_params(decoder, channel, step, raster)
             near = rows[params.reference] if params.reference >= 0 else None
-            rows.append(code_channel(decoder, n_steps, near, params, delta, raster))
+            rows.append(code_channel(decoder, n_steps, near, params, step, raster))
         decoder.finish()
         recon[:] = rows
     return np.ascontiguousarray(recon.T)
@@ -132,14 +135,21 @@ def _packed(params: list[ChannelParams]) -> IntArray:
     return table
 
 
+def _size(
+    step: int, piece: IntArray, near: IntArray | None, params: ChannelParams, raster: Raster
+) -> int:
+    """Bytes that a piece of one channel takes with given parameters."""
+    return len(_encode(piece[None], (step,), raster, [params], near)[0])
+
+
 def _encode(
     rows: IntArray,
-    delta: int,
+    steps: Sequence[int],
     raster: Raster,
     params: list[ChannelParams],
     near: IntArray | None,
 ) -> tuple[bytes, IntArray]:
-    """Code channels [C, T] with given parameters.
+    """Code channels [C, T] with given steps and parameters.
 
     With `near` there is one channel, and `near` is the reconstruction of its reference.
     """
@@ -151,7 +161,7 @@ def _encode(
         payload: bytes = core.classical_encode(
             rows,
             len(rows),
-            delta,
+            np.array(steps, np.int32),
             raster.width,
             raster.height,
             table,
@@ -161,14 +171,14 @@ def _encode(
         return payload, recon
     encoder = RangeEncoder()
     done: list[list[int]] = []
-    for channel, (row, p) in enumerate(zip(rows.tolist(), params, strict=True)):
+    for channel, (row, step, p) in enumerate(zip(rows.tolist(), steps, params, strict=True)):
         if near is not None:
             write_params(encoder, _as_second(p), 1, raster)
-            done.append(code_channel(encoder, row, near.tolist(), p, delta, raster))
+            done.append(code_channel(encoder, row, near.tolist(), p, step, raster))
         else:
             write_params(encoder, p, channel, raster)
             reference = done[p.reference] if p.reference >= 0 else None
-            done.append(code_channel(encoder, row, reference, p, delta, raster))
+            done.append(code_channel(encoder, row, reference, p, step, raster))
     recon[:] = done
     return encoder.finish(), recon
 

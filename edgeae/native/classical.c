@@ -581,8 +581,9 @@ static int get_params(
 /* ---- the three entries ---- */
 
 size_t eae_classical_encode(
-    const int32_t *x, int32_t *recon, uint32_t *sizes, size_t steps, int channels, int32_t delta,
-    size_t width, size_t height, const eae_classical_params *params, uint8_t *out, size_t cap)
+    const int32_t *x, int32_t *recon, uint32_t *sizes, size_t steps, int channels,
+    const int32_t *delta, size_t width, size_t height, const eae_classical_params *params,
+    uint8_t *out, size_t cap)
 {
     eae_encoder e;
     int c;
@@ -593,7 +594,7 @@ size_t eae_classical_encode(
         if (!code_channel(
                 &e, NULL, x + (size_t)c * steps,
                 p->reference >= 0 ? recon + (size_t)p->reference * steps : NULL,
-                recon + (size_t)c * steps, sizes, steps, delta, width, height, p))
+                recon + (size_t)c * steps, sizes, steps, delta[c], width, height, p))
             return EAE_OVERFLOW;
     }
     return eae_enc_finish(&e);
@@ -615,17 +616,17 @@ size_t eae_classical_try(
 
 int eae_classical_decode(
     const uint8_t *payload, size_t len, int32_t *recon, uint32_t *sizes, size_t steps,
-    int channels, int32_t delta, size_t width, size_t height)
+    int channels, const int32_t *delta, size_t width, size_t height)
 {
     eae_decoder d;
     int c;
     eae_dec_init(&d, payload, len);
     for (c = 0; c < channels; c++) {
         eae_classical_params p;
-        if (!get_params(&d, &p, c, width > 0, delta) ||
+        if (!get_params(&d, &p, c, width > 0, delta[c]) ||
             !code_channel(
                 NULL, &d, NULL, p.reference >= 0 ? recon + (size_t)p.reference * steps : NULL,
-                recon + (size_t)c * steps, sizes, steps, delta, width, height, &p))
+                recon + (size_t)c * steps, sizes, steps, delta[c], width, height, &p))
             return 0;
     }
     return eae_dec_finish(&d);

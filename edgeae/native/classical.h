@@ -23,12 +23,13 @@ typedef struct {
     int32_t reflection[EAE_CLASSICAL_MAX_ORDER];
 } eae_classical_params;
 
-/* Codes x [channels][steps]; |x| < 2^30, delta odd and below 2^30. For images, width and height
- * tell the raster (else 0, 0). recon [channels][steps] gets what the reader will see, sizes [steps]
- * is scratch. Returns the bytes used, EAE_OVERFLOW where cap was too small. */
+/* Codes x [channels][steps]; |x| < 2^30; each channel's delta is odd and below 2^30. For images,
+ * width and height tell the raster (else 0, 0). recon [channels][steps] gets what the reader will
+ * see, sizes [steps] is scratch. Returns the bytes used, EAE_OVERFLOW where cap was too small. */
 size_t eae_classical_encode(
-    const int32_t *x, int32_t *recon, uint32_t *sizes, size_t steps, int channels, int32_t delta,
-    size_t width, size_t height, const eae_classical_params *params, uint8_t *out, size_t cap);
+    const int32_t *x, int32_t *recon, uint32_t *sizes, size_t steps, int channels,
+    const int32_t *delta, size_t width, size_t height, const eae_classical_params *params,
+    uint8_t *out, size_t cap);
 
 /* Codes one channel alone, with the reconstruction of a reference or NULL: to compare choices. */
 size_t eae_classical_try(
@@ -39,6 +40,6 @@ size_t eae_classical_try(
 /* Reads what eae_classical_encode wrote. Returns 0 for damaged bytes. */
 int eae_classical_decode(
     const uint8_t *payload, size_t len, int32_t *recon, uint32_t *sizes, size_t steps,
-    int channels, int32_t delta, size_t width, size_t height);
+    int channels, const int32_t *delta, size_t width, size_t height);
 
 #endif

@@ -379,13 +379,33 @@ done:
 
 #define CLASSICAL_PARAMS ((Py_ssize_t)(sizeof(eae_classical_params) / sizeof(int32_t)))
 
+static int out_of_range(void)
+{
+    PyErr_SetString(PyExc_ValueError, "a parameter of the classical codec is out of range");
+    return 0;
+}
+
 /* Ranges that the kernel relies on; a Python caller has checked them, so this is for mistakes. */
-static int check_classical(
-    const Py_buffer *params, int channels, long delta, Py_ssize_t width, Py_ssize_t height)
+static int check_raster(
+    const Py_buffer *delta, int channels, Py_ssize_t width, Py_ssize_t height)
+{
+    int c;
+    if (channels < 1 || width < 0 || height < (width > 0))
+        return out_of_range();
+    if (!has_items(delta, sizeof(int32_t), channels, "delta"))
+        return 0;
+    for (c = 0; c < channels; c++) {
+        int32_t step = ((const int32_t *)delta->buf)[c];
+        if (step < 1 || step > EAE_MAX_DELTA || step % 2 == 0)
+            return out_of_range();
+    }
+    return 1;
+}
+
+static int check_params(const Py_buffer *params, int channels, Py_ssize_t width)
 {
     const eae_classical_params *p = params->buf;
-    int c, i, good = delta >= 1 && delta <= EAE_MAX_DELTA && delta % 2 == 1 && channels >= 1 &&
-        width >= 0 && height >= (width > 0);
+    int c, i, good = 1;
     if (!has_items(params, sizeof(int32_t), channels * CLASSICAL_PARAMS, "params"))
         return 0;
     for (c = 0; c < channels && good; c++) {
@@ -395,28 +415,26 @@ static int check_classical(
         for (i = 0; i < EAE_CLASSICAL_MAX_ORDER; i++)
             good = good && p[c].reflection[i] >= -63 && p[c].reflection[i] <= 63;
     }
-    if (!good)
-        PyErr_SetString(PyExc_ValueError, "a parameter of the classical codec is out of range");
-    return good;
+    return good || out_of_range();
 }
 
-/* classical_encode(x i32[channels * steps], channels, delta, width, height, params i32[channels *
- * 22], reference i32[steps] or empty, recon i32[channels * steps] out) -> bytes. With a reference
- * there is one channel, coded as if the reference came before it. */
+/* classical_encode(x i32[channels * steps], channels, delta i32[channels], width, height, params
+ * i32[channels * 22], reference i32[steps] or empty, recon i32[channels * steps] out) -> bytes. With
+ * a reference there is one channel, coded as if the reference came before it. */
 static PyObject *py_classical_encode(PyObject *self, PyObject *args)
 {
-    Py_buffer x, params, reference, recon;
+    Py_buffer x, delta, params, reference, recon;
     int channels;
-    long delta;
     Py_ssize_t width, height, n;
     PyObject *result = NULL;
     (void)self;
     if (!PyArg_ParseTuple(
-            args, "y*ilnny*y*w*", &x, &channels, &delta, &width, &height, &params, &reference,
+            args, "y*iy*nny*y*w*", &x, &channels, &delta, &width, &height, &params, &reference,
             &recon))
         return NULL;
     n = n_items(&x, sizeof(int32_t), "x");
-    if (n >= 0 && check_classical(&params, channels, delta, width, height) &&
+    if (n >= 0 && check_raster(&delta, channels, width, height) &&
+        check_params(&params, channels, width) &&
         has_items(&recon, sizeof(int32_t), n, "recon") &&
         has_items(&reference, sizeof(int32_t), reference.len > 0 ? n : 0, "reference")) {
         size_t steps = (size_t)n / (size_t)channels, cap = 16 * (size_t)n + 64 * (size_t)channels;
@@ -431,11 +449,11 @@ static PyObject *py_classical_encode(PyObject *self, PyObject *args)
             Py_BEGIN_ALLOW_THREADS
             if (reference.len > 0)
                 len = eae_classical_try(
-                    x.buf, reference.buf, recon.buf, sizes, steps, (int32_t)delta, (size_t)width,
-                    (size_t)height, params.buf, out, cap);
+                    x.buf, reference.buf, recon.buf, sizes, steps, *(const int32_t *)delta.buf,
+                    (size_t)width, (size_t)height, params.buf, out, cap);
             else
                 len = eae_classical_encode(
-                    x.buf, recon.buf, sizes, steps, channels, (int32_t)delta, (size_t)width,
+                    x.buf, recon.buf, sizes, steps, channels, delta.buf, (size_t)width,
                     (size_t)height, params.buf, out, cap);
             Py_END_ALLOW_THREADS
             if (len == EAE_OVERFLOW) {
@@ -449,30 +467,28 @@ static PyObject *py_classical_encode(PyObject *self, PyObject *args)
         PyMem_RawFree(sizes);
     }
     PyBuffer_Release(&x);
+    PyBuffer_Release(&delta);
     PyBuffer_Release(&params);
     PyBuffer_Release(&reference);
     PyBuffer_Release(&recon);
     return result;
 }
 
-/* classical_decode(payload, channels, delta, width, height, recon i32[channels * steps] out)
- * -> bool: True where the payload is good and used up */
+/* classical_decode(payload, channels, delta i32[channels], width, height, recon i32[channels *
+ * steps] out) -> bool: True where the payload is good and used up */
 static PyObject *py_classical_decode(PyObject *self, PyObject *args)
 {
-    Py_buffer payload, recon;
+    Py_buffer payload, delta, recon;
     int channels;
-    long delta;
     Py_ssize_t width, height, n;
     PyObject *result = NULL;
     (void)self;
     if (!PyArg_ParseTuple(
-            args, "y*ilnnw*", &payload, &channels, &delta, &width, &height, &recon))
+            args, "y*iy*nnw*", &payload, &channels, &delta, &width, &height, &recon))
         return NULL;
     n = n_items(&recon, sizeof(int32_t), "recon");
-    if (n >= 0 && (channels < 1 || n % channels != 0 || delta < 1 || delta > EAE_MAX_DELTA ||
-                   delta % 2 == 0 || width < 0 || height < (width > 0))) {
-        PyErr_SetString(PyExc_ValueError, "a parameter of the classical codec is out of range");
-    } else if (n >= 0) {
+    if (n >= 0 && check_raster(&delta, channels, width, height) &&
+        (n % channels == 0 || out_of_range())) {
         size_t steps = (size_t)n / (size_t)channels;
         uint32_t *sizes = PyMem_RawMalloc((steps + 1) * sizeof *sizes);
         if (sizes == NULL) {
@@ -482,13 +498,14 @@ static PyObject *py_classical_decode(PyObject *self, PyObject *args)
             Py_BEGIN_ALLOW_THREADS
             good = eae_classical_decode(
                 payload.buf, (size_t)payload.len, recon.buf, sizes, steps, channels,
-                (int32_t)delta, (size_t)width, (size_t)height);
+                delta.buf, (size_t)width, (size_t)height);
             Py_END_ALLOW_THREADS
             PyMem_RawFree(sizes);
             result = PyBool_FromLong(good);
         }
     }
     PyBuffer_Release(&payload);
+    PyBuffer_Release(&delta);
     PyBuffer_Release(&recon);
     return result;
 }
