@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -20,7 +21,7 @@ from edgeae.models.transforms import LATENT_PEAK
 from edgeae.quantize.dyadic import QuantizedModel, is_quantized, load_quantized, quantize
 from edgeae.quantize.tables import count_latent_shape, count_sample_shape
 from edgeae.runtime.bundle import Bundle, pack_coder, write_bundle
-from edgeae.train.phases import BASE_STEP, Signal
+from edgeae.train.phases import BASE_STEP, Signal, WindowCode
 from edgeae.train.recipe import Recipe, recipe_to_dict
 from edgeae.train.run import Progress, RunFolder
 from edgeae.train.setup import Setup
@@ -130,6 +131,7 @@ def _codec_part(
             "latent_max": LATENT_PEAK,
             "steps": {"min": max(1, low // 4), "max": high * 4, "default": int(BASE_STEP)},
             "max_rmse": round(RMSE_GUARD * max(metrics["window_code"]["rmse"], 0.5), 3),
+            "context": _context(model.code) if setup.kind == "series" else None,
         }
     return {
         "signal": signal,
@@ -143,6 +145,19 @@ def _codec_part(
             for p in recipe.sample_prior
         ],
     }
+
+
+def _context(code: WindowCode) -> list[int]:
+    """How far the nets look to each side at most: analysis in items, synthesis in latents."""
+    reach, rate = 0, 1
+    for layer in code.analysis.layers:
+        reach += (layer.kernel - 1) * rate
+        rate *= layer.stride
+    back, grown = 0.0, 1
+    for layer, factor in zip(code.synthesis.layers, code.synthesis.factors, strict=True):
+        back += (layer.kernel - 1) / grown
+        grown *= factor
+    return [reach, math.ceil(back)]
 
 
 def _window_metrics(model: QuantizedModel, validation: Signal) -> dict[str, float]:
