@@ -50,9 +50,20 @@ class Schedule:
 class Phase(Protocol):
     """One stretch of training: a module, a loss on the next batch, and a validation."""
 
-    name: str
-    module: nn.Module
-    schedule: Schedule
+    @property
+    def name(self) -> str:
+        """Name of the phase, and of its files."""
+        ...
+
+    @property
+    def module(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    @property
+    def schedule(self) -> Schedule:
+        """Length and learning rate."""
+        ...
 
     def loss(self, done: float, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Loss of the next batch; ``done`` is the fraction of the phase behind us."""
@@ -85,18 +96,17 @@ class RunFolder:
             ConfigError: the folder holds a run of another recipe, or cannot be made.
         """
         file = self.path / "recipe.json"
-        values = recipe_to_dict(recipe)
         if file.exists():
-            found = json.loads(file.read_text(encoding="utf-8"))
-            if found != values:
+            found = self.recipe()
+            if found != recipe:
                 raise ConfigError(
-                    f"{self.path} holds a run of another recipe ({found.get('name')!r}); "
+                    f"{self.path} holds a run of another recipe ({found.name!r}); "
                     "give another --out, or delete the folder"
                 )
             return
         try:
             self.phases.mkdir(parents=True, exist_ok=True)
-            self.write_json("recipe.json", values)
+            self.write_json("recipe.json", recipe_to_dict(recipe))
         except OSError as error:
             raise ConfigError(f"cannot make the run folder {self.path}: {error}") from error
 
