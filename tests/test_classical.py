@@ -86,6 +86,7 @@ def test_short_segments(n: int) -> None:
     assert np.array_equal(decode_classical(payload, n, 2, 1), x)
 
 
+@needs_c  # for speed
 def test_long_segments_are_searched_in_parts() -> None:
     x = signal("walk", 20_000)
     payload, _ = encode_classical(x, 1)
@@ -93,11 +94,13 @@ def test_long_segments_are_searched_in_parts() -> None:
     assert len(payload) * 8 / x.size < 4.5  # the differences' entropy is 4.37 bit
 
 
+@needs_c  # for speed
 def test_a_quiet_signal_takes_next_to_nothing() -> None:
     x = signal("zero", 65_536)
     assert len(encode_classical(x, 1)[0]) < 16
 
 
+@needs_c  # for speed
 def test_a_copied_channel_is_nearly_free() -> None:
     x = signal("noise", 2000) >> 14
     alone = len(encode_classical(x, 1)[0])
@@ -105,6 +108,7 @@ def test_a_copied_channel_is_nearly_free() -> None:
     assert both < 1.1 * alone
 
 
+@needs_c  # for speed
 def test_pictures_use_the_row_above() -> None:
     rng = np.random.default_rng(3)
     rows = np.cumsum(rng.normal(0, 9, (40, 1, 1)), 0) + np.cumsum(rng.normal(0, 9, (1, 30, 1)), 1)
