@@ -175,6 +175,9 @@ def test_channels_may_lie_on_grids_of_their_own():
     assert 8 * len(data) / x.size < 5  # as cheap as the integers behind it
     data = edgeae.encode(None, x, max_error=0.02)
     assert_within(x, edgeae.decode(None, data), 0.02)
+    reader = FrameReader(io.BytesIO(data))
+    assert reader.header.deltas == (17, 39, 5)  # 8, 19 and 2 steps of each grid
+    assert not any(frame.exceptions for frame in reader)
     same = edgeae.encode(None, x, lossless=True, grid=header.channel_grids)
     assert FrameReader(io.BytesIO(same)).header == header
 

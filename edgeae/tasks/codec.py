@@ -256,7 +256,7 @@ class FrameCodec:
 
     def _classical(self, block: _Block) -> _Candidate:
         x = block.x.reshape(-1, self.header.channels)
-        payload, recon = encode_classical(x, self.header.delta, image_size=self.header.image_size)
+        payload, recon = encode_classical(x, self._delta, image_size=self.header.image_size)
         return _Candidate(mode=Mode.CLASSICAL, payload=payload, recon=recon.reshape(block.x.shape))
 
     def _neural(self, x: list[Indices]) -> list[tuple[bytes, Indices, int | None]]:
@@ -364,7 +364,7 @@ class FrameCodec:
         shapes = [self._segments(frame.n_items) for frame in frames]
         payloads = [frame.payload for frame in frames]
         none: list[int | None] = [None] * len(frames)
-        channels, delta, size = self.header.channels, self.header.delta, self.header.image_size
+        channels, delta, size = self.header.channels, self._delta, self.header.image_size
         if mode in (Mode.CONSTANT, Mode.CLASSICAL):
             read: Callable[[bytes, int], Indices] = (
                 (lambda payload, n: decode_constant(payload, n, channels))
