@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeae.models.dyadic import DyadicConv, DyadicGrid, fake_round
+from edgeae.models.dyadic import DyadicConv, DyadicGrid, fake_round, stacked
 from edgeae.runtime.causal import CausalLayer, CausalNet
 
 __all__ = ["CausalConv", "CausalTorchNet", "shifted"]
@@ -45,6 +45,8 @@ class CausalConv(DyadicConv):
         relu: clip at zero.
         weight_bits: bits of a weight integer.
     """
+
+    keep: Tensor
 
     def __init__(
         self,
@@ -106,6 +108,9 @@ class CausalTorchNet(nn.Module):
         bits: bits of the hidden activations.
     """
 
+    is_past: Tensor
+    out_exponent: Tensor
+
     def __init__(
         self,
         *,
@@ -122,14 +127,14 @@ class CausalTorchNet(nn.Module):
         self.n_out, self.feature_grid = n_out, feature_grid
         is_past = torch.tensor(self.past)
         width = len(self.past)
-        layers = []
+        layers: list[CausalConv] = []
         for index, (n_hidden, offsets) in enumerate(hidden):
             mask = None
             if index == 0:
                 mask = torch.tensor([[o > 0 or not p for p in self.past] for o in offsets])
             layers.append(CausalConv(width, n_hidden, offsets, mask=mask, bits=bits))
             width = n_hidden
-        self.hidden = nn.ModuleList(layers)
+        self.hidden = stacked(layers)
         self.head = CausalConv(width, n_out, (0,), relu=False, bits=24)
         mask = torch.tensor([[o > 0 or not p for p in self.past] for o in skip_offsets])
         self.skip = (
@@ -174,24 +179,28 @@ class CausalTorchNet(nn.Module):
             if self.skip is not None:
                 out = out + self.skip._linear(features, self.skip.weight, None)
             return out
-        weight, bias, _ = self.head.quantized_parameters()
+        weight, bias, _ = self.head.quantized_parameters(self._skip_reach())
         out = self.head._linear(x, weight, bias)
         if self.skip is not None:
-            skip_weight, _, _ = self.skip.quantized_parameters()
+            skip_weight, _, _ = self.skip.quantized_parameters(self.head.reach())
             out = out + self.skip._linear(features, skip_weight, None)
         scale = torch.exp2(self.out_exponent.to(out.dtype)).view(1, -1, 1)
         return fake_round(out * scale) / scale
 
+    def _skip_reach(self) -> Tensor | None:
+        """What the linear taps add to the head: the 2^24 bound holds for the sum of both."""
+        return None if self.skip is None else self.skip.reach()
+
     def integer_net(self) -> CausalNet:
         """The same net for the runtime's integer engines."""
         exps = self.out_exponent.numpy()
-        head = self.head.integers()
+        head = self.head.integers(self._skip_reach())
         n_hidden = head.weight.shape[1]
         skip_offsets: tuple[int, ...] = ()
         skip_weight = np.zeros((self.n_out, 0, len(self.past)), np.int16)
         skip_shift = np.zeros_like(exps)
         if self.skip is not None:
-            ints = self.skip.integers()
+            ints = self.skip.integers(self.head.reach())
             keep = self.skip.keep.numpy().reshape(1, -1)
             skip_offsets = self.skip.offsets
             flat = (ints.weight[..., 0] * keep).astype(np.int16)

@@ -15,9 +15,9 @@ spelling must be one piece of logic, and that piece is this file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,11 +34,14 @@ __all__ = [
     "dyadic_layers",
     "fake_round",
     "set_quantized",
+    "stacked",
 ]
 
 ACCUMULATOR_LIMIT = 2.0**24
 WEIGHT_BITS = 8
 MAX_SHIFT = 16  # an output is its accumulator shifted right by 0 to 16 bits
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def fake_round(x: Tensor) -> Tensor:
@@ -95,6 +98,11 @@ class DyadicConv(nn.Module):
         relu: clip at zero; the output's integers are then unsigned.
         weight_bits: bits of a weight integer, sign included.
     """
+
+    in_exponent: Tensor
+    in_peak: Tensor
+    out_exponent: Tensor
+    seen_peak: Tensor
 
     def __init__(
         self,
@@ -157,22 +165,34 @@ class DyadicConv(nn.Module):
         conv = F.conv1d if self.dims == 1 else F.conv2d
         return conv(x, weight, bias, stride=self.stride)
 
-    def _weight_exponent(self) -> Tensor:
+    def reach(self) -> Tensor:
+        """Largest magnitude that each output's sum can take, [O], in output units."""
+        total = self.weight.detach().flatten(1).abs().sum(1)
+        step = float(2.0 ** -float(self.in_exponent))
+        return total * float(self.in_peak) * step + self.bias.detach().abs()
+
+    def _weight_exponent(self, beside: Tensor | None = None) -> Tensor:
         """Power of two per output channel: the finest grid that fits int8 and the 2^24 bound."""
         flat = self.weight.detach().flatten(1)
         top = 2 ** (self.weight_bits - 1) - 1
         peak = flat.abs().amax(1).clamp_min(2.0**-24)
         by_width = torch.floor(torch.log2((top + 0.49) / peak))
         in_exp = float(self.in_exponent)
-        reach = flat.abs().sum(1) * float(self.in_peak) + self.bias.detach().abs() * 2.0**in_exp
+        reach = self.reach() * 2.0**in_exp
+        if beside is not None:
+            reach = reach + beside * 2.0**in_exp
         # roundings add at most half a step per weight: keep 2 % of headroom for them
         by_sum = torch.floor(torch.log2(0.98 * ACCUMULATOR_LIMIT / reach.clamp_min(2.0**-24)))
         low = float(self.out_exponent) - in_exp
         return torch.minimum(by_width, by_sum).clamp(low, low + MAX_SHIFT)
 
-    def quantized_parameters(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weight and bias on their grids (straight-through), and the weight's exponents [O]."""
-        exponent = self._weight_exponent()
+    def quantized_parameters(self, beside: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight and bias on their grids (straight-through), and the weight's exponents [O].
+
+        Args:
+            beside: reach of what will be added to the sums, where something is.
+        """
+        exponent = self._weight_exponent(beside)
         scale = torch.exp2(exponent)
         top = 2 ** (self.weight_bits - 1) - 1
         column = scale.view(-1, *([1] * (self.weight.dim() - 1)))
@@ -199,10 +219,10 @@ class DyadicConv(nn.Module):
             weight, bias = self.weight, self.bias
         return self.activate(self._linear(x, weight, bias))
 
-    def integers(self) -> IntegerWeights:
+    def integers(self, beside: Tensor | None = None) -> IntegerWeights:
         """The layer's integers, for the exporter and the integer engines."""
         with torch.no_grad():
-            weight, bias, exponent = self.quantized_parameters()
+            weight, bias, exponent = self.quantized_parameters(beside)
             column = torch.exp2(exponent).view(-1, *([1] * (self.weight.dim() - 1)))
             bias_scale = torch.exp2(exponent + float(self.in_exponent))
             return IntegerWeights(
@@ -221,6 +241,11 @@ class DyadicConv(nn.Module):
         self.fixed_exponent = state["fixed_exponent"]
 
 
+def stacked(layers: Sequence[Layer]) -> Sequence[Layer]:
+    """Layers as a module list, which registers their parameters; their type is kept."""
+    return cast(Sequence[Layer], nn.ModuleList(layers))
+
+
 def dyadic_layers(net: nn.Module) -> Iterator[DyadicConv]:
     """Every dyadic layer of a net."""
     for module in net.modules():
@@ -234,7 +259,7 @@ def set_quantized(net: nn.Module, on: bool) -> None:
         layer.quantized = on
 
 
-class calibrating:  # noqa: N801 - reads as a verb in a with statement
+class calibrating:
     """Context in which the layers of ``net`` record the peaks of their outputs."""
 
     def __init__(self, net: nn.Module) -> None:
