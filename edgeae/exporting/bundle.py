@@ -29,7 +29,7 @@ from edgeae.train.training import TrainingData, load_training_data, silent
 
 __all__ = ["export_run"]
 
-RMSE_GUARD = 4.0  # a lossy frame may be this much worse than validation before it is coded otherwise
+RMSE_GUARD = 4.0  # a lossy frame this much worse than validation is coded otherwise
 GOLDEN_ITEMS = 1024
 
 
@@ -82,7 +82,8 @@ def export_run(
     ]
     metrics["training_seconds"] = round(run.seconds(), 1)
     metrics["quantization"] = run.read_json("quantize.json")
-    manifest = {
+    cost = cost_of(model, parts.setup)
+    manifest: dict[str, Any] = {
         "name": model.recipe.name,
         "task": "codec",
         "exact": True,
@@ -90,13 +91,13 @@ def export_run(
         "setup": parts.setup.to_json(),
         "certificate": certificate,
         "metrics": metrics,
-        "cost": cost_of(model, parts.setup),
+        "cost": cost,
         "recipe": recipe_to_dict(model.recipe),
         "data": parts.setup.hashes,
     }
     files = {name: graph.SerializeToString() for name, graph in graphs.items()}
     files["coder.npz"] = pack_coder(latent, priors)
-    _check_budgets(model.recipe, manifest["cost"], files)
+    _check_budgets(model.recipe, cost, files)
     files["README.md"] = model_card(manifest, files).encode()
     return write_bundle(
         out, manifest, files, golden_signal=_golden_signal(parts.validation, parts.setup)
@@ -230,5 +231,3 @@ def _golden_signal(validation: Signal, setup: Setup) -> npt.NDArray[np.int32]:
         return np.ascontiguousarray(images.numpy().astype(np.int32))
     longest = max(validation.segments, key=lambda s: s.shape[-1])
     return np.ascontiguousarray(longest[:, :GOLDEN_ITEMS].T.numpy().astype(np.int32))
-
-

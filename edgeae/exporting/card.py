@@ -60,8 +60,8 @@ def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
             "## Certificate",
             "",
             f"{len(certificate)} sums were bounded below 2^24; the tightest, {tightest['node']} of "
-            f"{tightest['graph']}, leaves {tightest['headroom_bits']:.2f} bits. The full list is in "
-            "`manifest.json`; `edgeae verify` recomputes it from the graphs.",
+            f"{tightest['graph']}, leaves {tightest['headroom_bits']:.2f} bits. The full list is "
+            "in `manifest.json`; `edgeae verify` recomputes it from the graphs.",
             "",
         ]
     cost = manifest.get("cost", {})

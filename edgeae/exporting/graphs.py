@@ -22,12 +22,12 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeae.models.dyadic import DyadicConv
 from edgeae.models.transforms import LATENT_PEAK, AnalysisNet, SynthesisNet
 from edgeae.runtime.causal import CausalLayer, CausalNet
+from edgeae.runtime.transform import MAX_INPUT
 
 __all__ = ["OPSET", "analysis_graph", "causal_graph", "synthesis_graph"]
 
 OPSET = 17
 IR_VERSION = 8
-SIGNAL_PEAK = 1 << 23
 
 Array = npt.NDArray[Any]
 
@@ -58,8 +58,8 @@ class _GraphWriter:
         return self.constant(name, (integers * column).astype(np.float32))
 
     def clip(self, x: str, name: str, lo: int, hi: int) -> str:
-        low = self.constant(f"{name}_lo", np.float32(lo))
-        high = self.constant(f"{name}_hi", np.float32(hi))
+        low = self.constant(f"{name}_lo", np.array(lo, np.float32))
+        high = self.constant(f"{name}_hi", np.array(hi, np.float32))
         return self.node("Clip", [x, low, high], name)
 
     def requantized(self, x: str, name: str, lo: int, hi: int) -> str:
@@ -129,7 +129,7 @@ def analysis_graph(net: AnalysisNet, metadata: Mapping[str, str]) -> onnx.ModelP
         "encoder",
         ("signal", ["N", spec.channels, *space]),
         ("latent", ["N", spec.latent, *steps]),
-        {**metadata, "role": "encoder", "input_peak": str(SIGNAL_PEAK)},
+        {**metadata, "role": "encoder", "input_peak": str(MAX_INPUT)},
     )
 
 
@@ -220,7 +220,7 @@ def causal_graph(net: CausalNet, metadata: Mapping[str, str]) -> onnx.ModelProto
         x = g.requantized(conv, f"layer{i}", 0, layer.peak)
     head = net.head
     y = _taps(g, x, "head", head.offsets, head.weight, head.shift, _scaled_bias(head))
-    if net.skip_offsets:
+    if net.skip_offsets and net.skip_weight is not None and net.skip_shift is not None:
         skip = _taps(g, "features", "skip", net.skip_offsets, net.skip_weight, net.skip_shift, None)
         y = g.node("Add", [y, skip], "sum")
     g.node("Round", [y], "out")

@@ -27,11 +27,11 @@ from edgeae.bitstream.cdf import N_SCALES, SHAPE_POINTS
 from edgeae.errors import ConfigError, ModelError, SignalError
 from edgeae.exporting.card import model_card
 from edgeae.exporting.certificate import NotDyadicError, certify
-from edgeae.exporting.graphs import SIGNAL_PEAK
 from edgeae.models.transforms import LATENT_PEAK
 from edgeae.quantize.tables import shape_from_bins
 from edgeae.runtime.bundle import Bundle, pack_coder, write_bundle
 from edgeae.runtime.latent_prior import LatentPrior
+from edgeae.runtime.transform import MAX_INPUT
 from edgeae.signal.grid import Grid, detect_grid, fallback_grid
 
 __all__ = ["Layout", "export_module", "export_pair"]
@@ -172,7 +172,9 @@ def export_pair(
     if precision not in ("int8", "float"):
         raise ConfigError(f"precision is {precision!r}, expected int8 or float")
     if example.dtype.kind not in "iuf" or len(example) == 0:
-        raise SignalError(f"the example is {example.dtype} {example.shape}, expected numbers [N, …]")
+        raise SignalError(
+            f"the example is {example.dtype} {example.shape}, expected numbers [N, …]"
+        )
     if example.dtype.kind == "f" and not np.isfinite(example).all():
         raise SignalError("the example holds NaN or Inf")
     layout = _layout(example, rows)
@@ -194,10 +196,15 @@ def export_pair(
     role = {"bundle": name}
     graphs = {
         "encoder.onnx": _to_onnx(
-            wrapped_in, rows_in, "signal", "latent", precision, {**role, "input_peak": SIGNAL_PEAK}
+            wrapped_in, rows_in, "signal", "latent", precision, {**role, "input_peak": MAX_INPUT}
         ),
         "decoder.onnx": _to_onnx(
-            wrapped_out, rows_out, "latent", "signal", precision, {**role, "input_peak": LATENT_PEAK}
+            wrapped_out,
+            rows_out,
+            "latent",
+            "signal",
+            precision,
+            {**role, "input_peak": LATENT_PEAK},
         ),
     }
     exact, certificate, reason = _try_certificate(graphs)

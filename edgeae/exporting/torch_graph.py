@@ -37,9 +37,10 @@ def run_torch(model: onnx.ModelProto, x: npt.NDArray[Any]) -> npt.NDArray[np.flo
 
 
 def _run(op: str, inputs: list[Any], attributes: dict[str, Any]) -> Tensor:
-    x = inputs[0]
+    x: Tensor = inputs[0]
     if op == "DequantizeLinear":
-        return x.float() * inputs[1].view(-1, *([1] * (x.dim() - 1)))
+        scale: Tensor = inputs[1]
+        return x.float() * scale.view(-1, *([1] * (x.dim() - 1)))
     if op == "Conv":
         weight, bias = inputs[1], inputs[2] if len(inputs) > 2 else None
         dims = weight.dim() - 2
@@ -53,7 +54,8 @@ def _run(op: str, inputs: list[Any], attributes: dict[str, Any]) -> Tensor:
     if op == "Clip":
         return x.clamp(float(inputs[1]), float(inputs[2]))
     if op in ("Mul", "Add", "Sub"):
-        return {"Mul": torch.mul, "Add": torch.add, "Sub": torch.sub}[op](x, inputs[1])
+        y: Tensor = inputs[1]
+        return x * y if op == "Mul" else x + y if op == "Add" else x - y
     if op == "Reshape":
         return x.reshape([x.shape[i] if s == 0 else int(s) for i, s in enumerate(inputs[1])])
     if op == "Transpose":

@@ -3,7 +3,7 @@
 ::
 
     symbols y[s-1], y[s-2], … [L] ─┐
-    step m of the stream, log2 ────┴─ causal net ─► per latent channel: mean (1/16), log2-scale (1/6)
+    step m of the stream, log2 ────┴─ causal net ─► mean (1/16), log2-scale (1/6): [L] each
 
 Images are read in raster order; the offsets then reach one row up.
 """

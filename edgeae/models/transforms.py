@@ -8,8 +8,9 @@ Shapes: N frames or images, C channels, T samples, L latent channels, S = T / st
     latent [N, L, S] ─ conv ─ pixel shuffle ↑ ─ … ─ conv ─► signal [N, C, T]
 
 The same two classes serve series (``dims`` 1) and images (``dims`` 2). The dense pair is the case
-of one stride over a whole window: a fully connected layer per window, no padding. Upsampling is pixel shuffle after a convolution, never a
-transposed convolution, which has no int8 kernel in onnxruntime (#8988).
+of one stride over a whole window: a fully connected layer per window, no padding. Upsampling is
+pixel shuffle after a convolution, never a transposed convolution, which has no int8 kernel in
+onnxruntime (#8988).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeae.models.dyadic import DyadicConv, DyadicGrid, fake_round
+from edgeae.models.dyadic import DyadicConv, DyadicGrid, fake_round, stacked
 
 __all__ = [
     "LATENT_EXPONENT",
@@ -115,6 +116,9 @@ def _column(values: Sequence[int], dims: int) -> Tensor:
 class AnalysisNet(nn.Module):
     """Signal to latent; the last layer's integers are the latents."""
 
+    center: Tensor
+    unit: Tensor
+
     def __init__(self, spec: TransformSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -130,7 +134,7 @@ class AnalysisNet(nn.Module):
         last = 1 if spec.family == "dense" else 3
         layers.append(DyadicConv(spec.dims, width, spec.latent, kernel=last, relu=False, bits=12))
         layers[-1].fixed_exponent = LATENT_EXPONENT
-        self.layers = nn.ModuleList(layers)
+        self.layers = stacked(layers)
 
     @property
     def input_grid(self) -> DyadicGrid:
@@ -161,6 +165,9 @@ def shuffle_1d(x: Tensor, factor: int) -> Tensor:
 class SynthesisNet(nn.Module):
     """Latent to signal, the mirror of :class:`AnalysisNet`."""
 
+    center: Tensor
+    unit: Tensor
+
     def __init__(self, spec: TransformSpec) -> None:
         super().__init__()
         self.spec = spec
@@ -183,7 +190,7 @@ class SynthesisNet(nn.Module):
             factors.append(factor)
             width = n_out // factor**spec.dims
         layers[-1].fixed_exponent = spec.exponent
-        self.layers = nn.ModuleList(layers)
+        self.layers = stacked(layers)
         self.factors = tuple(factors)
 
     @property
@@ -198,7 +205,7 @@ class SynthesisNet(nn.Module):
             grid = layer.connect(grid)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """latent: [N, L, S] or [N, L, h, w]; returns index units [N, C, ...], integers if dyadic."""
+        """latent: [N, L, S] or [N, L, h, w]; returns [N, C, ...], index units, whole if dyadic."""
         spec, x = self.spec, latent
         for layer, factor in zip(self.layers, self.factors, strict=True):
             x = layer(x)

@@ -21,10 +21,11 @@ from edgeae.errors import ModelError
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.manifest import NetSpec
 
-__all__ = ["analyse", "dequantize", "n_steps", "symbolize", "synthesise"]
+__all__ = ["MAX_INPUT", "analyse", "dequantize", "n_steps", "symbolize", "synthesise"]
 
 _MAX_INDEX = (1 << 30) - 1
-_MAX_INPUT = float(1 << 23)
+MAX_INPUT = 1 << 23
+"""The largest |index| that a net is fed; an analysis net is certified for it."""
 _RUN_ELEMENTS = 1 << 14
 _PIECE_ITEMS = 1 << 13
 
@@ -200,7 +201,7 @@ def _run_batches(
         at_once = max(1, _RUN_ELEMENTS // int(np.prod(shape)))
         parts = []
         for begin in range(0, len(rows), at_once):
-            part = np.clip(rows[begin : begin + at_once], -_MAX_INPUT, _MAX_INPUT)
+            part = np.clip(rows[begin : begin + at_once], -MAX_INPUT, MAX_INPUT)
             parts.append(session.run(part.astype(np.float32)))
         whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
         begin = 0

@@ -57,7 +57,7 @@ def build_sample_prior(recipe: SamplePriorRecipe, setup: Setup) -> SamplePriorNe
     """One sample prior."""
     if setup.kind == "image":
         taps = image_offsets(setup.shape[1], max(1, round((recipe.taps / 2) ** 0.5)))
-        later = tuple((0,) for _ in recipe.dilations)
+        later: tuple[tuple[int, ...], ...] = tuple((0,) for _ in recipe.dilations)
     else:
         taps = tuple(range(1, recipe.taps + 1))
         later = tuple((0, d) if d else (0,) for d in recipe.dilations)

@@ -74,7 +74,7 @@ class Signal:
     def head(self, items: int, multiple: int) -> list[Tensor]:
         """Batches of at most ``items`` time steps (or images) in all, whole multiples long."""
         if self.is_image:
-            return list(self.segments[0][:items].split(256))
+            return list(torch.split(self.segments[0][:items], 256))
         found, left = [], items
         for segment in self.segments:
             length = min(segment.shape[-1], left, 32768) // multiple * multiple
@@ -344,7 +344,7 @@ def quantize_sample_prior(phase: SamplePriorPhase) -> None:
     set_quantized(module, False)
     with torch.no_grad(), calibrating(module):
         for _ in range(24):
-            x, recon, step, code = phase._batch(generator)
+            _, recon, step, code = phase._batch(generator)
             module(recon, step, code)
     module.net.connect()
     set_quantized(module, True)
