@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from edgeae.bitstream.header import Profile, Promise, StreamHeader
     from edgeae.runtime.bundle import Bundle, load
     from edgeae.signal.grid import Grid
-    from edgeae.tasks.stream import StreamDecoder, StreamEncoder, decode, encode
+    from edgeae.tasks.decoder import StreamDecoder
+    from edgeae.tasks.encoder import StreamEncoder
+    from edgeae.tasks.stream import decode, encode
 
     __version__: str
 
@@ -70,8 +72,8 @@ _HOMES = {
     "Grid": "edgeae.signal.grid",
     "Profile": "edgeae.bitstream.header",
     "Promise": "edgeae.bitstream.header",
-    "StreamDecoder": "edgeae.tasks.stream",
-    "StreamEncoder": "edgeae.tasks.stream",
+    "StreamDecoder": "edgeae.tasks.decoder",
+    "StreamEncoder": "edgeae.tasks.encoder",
     "StreamHeader": "edgeae.bitstream.header",
     "decode": "edgeae.tasks.stream",
     "encode": "edgeae.tasks.stream",

@@ -106,7 +106,7 @@ def compress(
         grid=grid,
         rate_hz=first.rate_hz,
         metadata={"source": first.meta} if first.meta else {},
-        file=output,  # type: ignore[arg-type]
+        file=output,
     )
     progress = Progress(total, "images" if first.is_image else "samples")
     n_items, n_samples, n_raw = 0, 0, 0

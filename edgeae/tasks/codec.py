@@ -37,6 +37,7 @@ from edgeae.bitstream.plain import (
 )
 from edgeae.bitstream.varint import pack_varint, unpack_varint
 from edgeae.errors import CorruptError, ModelError, TruncatedError, WrongModelError
+from edgeae.native import core
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.latent_prior import decode_latents, encode_latents, step_condition
 from edgeae.runtime.manifest import NetSpec
@@ -44,10 +45,10 @@ from edgeae.runtime.sample_prior import SamplePrior, decode_samples, encode_samp
 from edgeae.runtime.transform import analyse, n_steps, symbolize, synthesise
 from edgeae.signal.lattice import Lattice
 
-__all__ = ["BATCH_FRAMES", "FrameCodec", "lossy_delta", "lossy_rmse", "samples_within"]
+__all__ = ["FrameCodec", "frames_at_once", "lossy_delta", "lossy_rmse", "samples_within"]
 
-BATCH_FRAMES = 64
-"""How many frames are worth handing over at once; more gain nothing."""
+_BATCH_FRAMES = 64
+_BATCH_SAMPLES = 1 << 16 if core is not None else 1 << 20  # numpy's loops want company
 _MAX_VARIANTS = 4
 
 Samples = NDArray[Any]
@@ -77,6 +78,11 @@ class _Candidate:
     recon: Indices | None = None
     variant: int = 0
     check: int | None = None
+
+
+def frames_at_once(frame_samples: int) -> int:
+    """How many frames are worth handing to a codec at once; more gain nothing but use memory."""
+    return max(1, min(_BATCH_FRAMES, _BATCH_SAMPLES // max(1, frame_samples)))
 
 
 def lossy_rmse(net: NetSpec | None, step: int) -> float:

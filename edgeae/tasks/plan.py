@@ -315,9 +315,7 @@ def _require_exact(bundle: Bundle | None, promise: Promise) -> None:
     )
 
 
-def _latent_step(
-    bundle: Bundle | None, options: StreamOptions, deltas: tuple[int, ...]
-) -> int:
+def _latent_step(bundle: Bundle | None, options: StreamOptions, deltas: tuple[int, ...]) -> int:
     net = None if bundle is None else bundle.net
     if bundle is None or net is None:
         if options.step is not None:
