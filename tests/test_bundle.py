@@ -13,7 +13,8 @@ from tiny_bundle import dense_bundle, image_bundle, prior_only_bundle, series_bu
 import edgeae
 from edgeae.errors import ConfigError, ModelError, VersionError
 from edgeae.runtime import golden
-from edgeae.runtime.bundle import Bundle, pack_arrays, read_arrays, seal, write_bundle
+from edgeae.runtime.bundle import Bundle, seal, write_bundle
+from edgeae.runtime.bundle_files import pack_arrays, read_arrays
 from edgeae.runtime.session import open_session
 from edgeae.runtime.transform import analyse, dequantize, symbolize, synthesise
 

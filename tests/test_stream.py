@@ -16,6 +16,7 @@ from edgeae.bitstream.frame import Mode
 from edgeae.bitstream.reader import FrameReader
 from edgeae.errors import (
     ConfigError,
+    CorruptError,
     EdgeAEError,
     ModelError,
     NotAStreamError,
@@ -345,6 +346,24 @@ def test_lost_packets_are_told_and_bridged(bundle):
     decoder = StreamDecoder(bundle, lost="skip")
     y = np.concatenate([decoder.write(packet) for packet in received] + [decoder.close()])
     assert np.array_equal(y, np.concatenate([x[:128], x[256:]]))
+
+
+def test_a_gap_too_long_to_fill_is_refused():
+    """A forged position must not make a decoder invent gigabytes."""
+    x = np.zeros((3, 64, 64), np.uint8)
+    encoder = StreamEncoder(None, lossless=True, profile="radio")
+    encoder.write(x[:1])
+    from edgeae.bitstream.frame import pack_frame
+    from edgeae.bitstream.plain import encode_constant
+
+    header = encoder.header
+    frame = edgeae.bitstream.frame.Frame(
+        mode=Mode.CONSTANT, n_items=1, payload=encode_constant(np.zeros((4096, 1), np.int32), 1)
+    )
+    packet = pack_frame(frame, header, 60_000, header.checksum)
+    with pytest.raises(CorruptError, match="too many"):
+        StreamDecoder(None, header=header).write(packet)
+    assert StreamDecoder(None, header=header, lost="skip").write(packet).shape == (1, 64, 64)
 
 
 def test_packets_are_never_larger_than_told(bundle):

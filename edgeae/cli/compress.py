@@ -200,7 +200,7 @@ def _verify(
     import numpy as np
 
     from edgeae.signal import read_signal
-    from edgeae.tasks.codec import samples_within
+    from edgeae.tasks.checks import samples_within
     from edgeae.tasks.stream import read_items
 
     x = read_signal(source, **form).data

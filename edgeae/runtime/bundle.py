@@ -15,11 +15,8 @@ README.md              the model card, free text
 from __future__ import annotations
 
 import hashlib
-import io
+import json
 import os
-import shutil
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeae.errors import ModelError
+from edgeae.runtime.bundle_files import MANIFEST, pack_arrays, read_arrays, read_files, write_files
 from edgeae.runtime.latent_prior import LatentPrior
 from edgeae.runtime.manifest import (
     BUNDLE_FORMAT,
@@ -43,13 +41,9 @@ from edgeae.runtime.manifest import (
 from edgeae.runtime.sample_prior import SamplePrior
 from edgeae.runtime.session import GraphSession, open_session
 
-__all__ = ["Bundle", "load", "pack_coder", "seal", "write_bundle"]
+__all__ = ["Bundle", "load", "pack_coder", "read_arrays", "seal", "write_bundle"]
 
-MANIFEST = "manifest.json"
 MODEL_CARD = "README.md"
-_MAX_FILE_BYTES = 1 << 28
-_MAX_BUNDLE_BYTES = 1 << 30
-_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 class Bundle:
@@ -93,16 +87,7 @@ class Bundle:
             VersionError: it was written by a newer version of edgeae.
         """
         where = Path(path)
-        try:
-            if where.is_dir():
-                files = _read_folder(where)
-            elif where.is_file():
-                files = _read_zip(where)
-            else:
-                raise ModelError(f"{where}: there is no bundle (a folder or a zip with {MANIFEST})")
-        except OSError as error:
-            raise ModelError(f"{where}: cannot read the bundle: {error}") from error
-        return cls.from_files(files, path=where)
+        return cls.from_files(read_files(where), path=where)
 
     @classmethod
     def from_files(cls, files: Mapping[str, bytes], *, path: Path | None = None) -> Bundle:
@@ -289,14 +274,7 @@ def write_bundle(
         golden = make_golden(Bundle.from_files(sealed), golden_signal)
         sealed = seal(manifest, dict(files) | {"golden.npz": golden})
     Bundle.from_files(sealed)
-    try:
-        where.parent.mkdir(parents=True, exist_ok=True)
-        if where.suffix == ".zip":
-            _write_zip(where, sealed)
-        else:
-            _write_folder(where, sealed)
-    except OSError as error:
-        raise ModelError(f"{where}: cannot write the bundle: {error}") from error
+    write_files(where, sealed)
     return Bundle.load(where)
 
 
@@ -310,35 +288,6 @@ def pack_coder(
     for number, prior in enumerate(sample_priors):
         arrays |= {f"sample{number}.{key}": value for key, value in prior.to_arrays().items()}
     return pack_arrays(arrays)
-
-
-def pack_arrays(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """The bytes of an npz, equal for equal arrays."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for key in sorted(arrays):
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.asarray(arrays[key]), allow_pickle=False)
-            info = zipfile.ZipInfo(f"{key}.npy", _ZIP_TIME)
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, content.getvalue())
-    return buffer.getvalue()
-
-
-def read_arrays(content: bytes, name: str) -> dict[str, NDArray[Any]]:
-    """Read an npz from memory, sizes checked before anything is unpacked.
-
-    Raises:
-        ModelError: not an npz, or too large.
-    """
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(info.file_size for info in archive.infolist()) > _MAX_FILE_BYTES:
-                raise ModelError(f"{name}: more than {_MAX_FILE_BYTES} bytes unpacked")
-        with np.load(io.BytesIO(content), allow_pickle=False) as loaded:
-            return {key: loaded[key] for key in loaded.files}
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError, EOFError) as error:
-        raise ModelError(f"{name}: cannot be read: {error}") from error
 
 
 def _unpack_coder(
@@ -373,90 +322,10 @@ def _unpack_coder(
     return latent, tuple(priors)
 
 
-def _read_folder(folder: Path) -> dict[str, bytes]:
-    files = {}
-    for entry in sorted(folder.iterdir()):
-        if entry.is_file() and not entry.name.startswith("."):
-            if entry.stat().st_size > _MAX_FILE_BYTES:
-                raise ModelError(f"{entry}: larger than {_MAX_FILE_BYTES} bytes")
-            files[entry.name] = entry.read_bytes()
-    return files
-
-
-def _read_zip(path: Path) -> dict[str, bytes]:
-    """Read the files beside manifest.json, which may lie in one top folder of the archive."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-            roots = sorted(
-                (
-                    info.filename[: -len(MANIFEST)]
-                    for info in infos
-                    if info.filename.rsplit("/", 1)[-1] == MANIFEST
-                ),
-                key=len,
-            )
-            root = roots[0] if roots else ""
-            chosen = {
-                info.filename[len(root) :]: info
-                for info in infos
-                if info.filename.startswith(root) and "/" not in info.filename[len(root) :]
-            }
-            sizes = [info.file_size for info in chosen.values()]
-            if max(sizes, default=0) > _MAX_FILE_BYTES or sum(sizes) > _MAX_BUNDLE_BYTES:
-                raise ModelError(f"{path}: the bundle is too large to be one")
-            return {name: archive.read(info) for name, info in chosen.items()}
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise ModelError(f"{path}: not a zip of a bundle: {error}") from error
-
-
-def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    if folder.exists() and not (folder.is_dir() and _is_replaceable(folder)):
-        raise ModelError(f"{folder} exists and is not a bundle: choose another path")
-    fresh = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        for name, content in files.items():
-            (fresh / name).write_bytes(content)
-        fresh.chmod(0o755)
-        if folder.exists():
-            old = fresh.with_name(fresh.name + "-old")
-            folder.rename(old)
-            fresh.rename(folder)
-            shutil.rmtree(old)
-        else:
-            fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-
-
-def _is_replaceable(folder: Path) -> bool:
-    """An empty folder or an older bundle."""
-    return (folder / MANIFEST).is_file() or not any(folder.iterdir())
-
-
-def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:
-    handle, fresh = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for name in sorted(files):
-                info = zipfile.ZipInfo(name, _ZIP_TIME)
-                info.compress_type = zipfile.ZIP_DEFLATED
-                info.external_attr = 0o644 << 16
-                archive.writestr(info, files[name])
-        Path(fresh).chmod(0o644)
-        os.replace(fresh, path)
-    finally:
-        Path(fresh).unlink(missing_ok=True)
-
-
 def _plain_json(value: Any) -> Any:
     """The value as it comes back from JSON, so that hashes of both agree."""
-    import json
-
     return json.loads(canonical_json(value))
 
 
 def _pretty_json(value: Any) -> bytes:
-    import json
-
     return (json.dumps(value, indent=1, sort_keys=False) + "\n").encode()

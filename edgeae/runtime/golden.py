@@ -27,7 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeae.errors import EdgeAEError, ModelError
-from edgeae.runtime.bundle import Bundle, pack_arrays, read_arrays
+from edgeae.runtime.bundle import Bundle
+from edgeae.runtime.bundle_files import pack_arrays, read_arrays
 from edgeae.runtime.latent_prior import decode_latents, encode_latents, step_condition
 from edgeae.runtime.sample_prior import decode_samples, encode_samples
 from edgeae.runtime.transform import analyse, symbolize, synthesise

@@ -1,0 +1,48 @@
+"""Small questions about samples that the encoder asks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeae.tasks.setup import Indices, Samples
+
+__all__ = ["all_differ", "bridged", "looks_easy", "samples_within"]
+
+
+def bridged(x: Indices, held: NDArray[np.bool_]) -> Indices:
+    """Give each sample that is not held the index of the last held one before it, or after it."""
+    length = x.shape[1]
+    steps = np.arange(length)[None, :, None]
+    last = np.maximum.accumulate(np.where(held, steps, -1), axis=1)
+    first = np.argmax(held, axis=1, keepdims=True)
+    bridged: Indices = np.take_along_axis(x, np.where(last < 0, first, last), axis=1)
+    return bridged
+
+
+def samples_within(samples: Samples, values: Samples, max_error: float) -> NDArray[np.bool_]:
+    """Where |samples - values| <= max_error, without a rounding or an overflow in between."""
+    if samples.dtype.kind == "f":
+        with np.errstate(invalid="ignore", over="ignore"):
+            error = np.abs(samples.astype(np.float64) - values.astype(np.float64))
+            return np.asarray(error <= max_error)
+    high, low = np.maximum(samples, values), np.minimum(samples, values)
+    gap = high.astype(np.uint64) - low.astype(np.uint64)  # modulo 2^64, which is the difference
+    return np.asarray(gap <= np.uint64(min(math.floor(max_error), 2**64 - 1)))
+
+
+def looks_easy(x: Indices, delta: int, n_bytes: int) -> bool:
+    """Whether the classical mode may need fewer than ``n_bytes``: a cheap guess, to save time.
+
+    Compares with a third of what the second differences would cost at step ``delta``.
+    """
+    bends = np.abs(np.diff(x.reshape(-1, x.shape[2]).astype(np.float64), 2, axis=0)) / delta
+    return float(np.sum(np.log2(1.0 + bends))) / 24.0 < n_bytes
+
+
+def all_differ(samples: Samples) -> bool:
+    """Whether no neighbouring samples are equal, so that a list of them cannot be run-length."""
+    bits = samples.view(f"u{samples.dtype.itemsize}") if samples.dtype.kind == "f" else samples
+    return not bool((bits[1:] == bits[:-1]).any())

@@ -1,0 +1,144 @@
+"""Decoding, frame by frame: indices by mode, the check, the cast, the exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from edgeae.bitstream.classical import decode_classical
+from edgeae.bitstream.crc import crc16, sample_check
+from edgeae.bitstream.frame import Frame, Mode
+from edgeae.bitstream.plain import decode_constant, decode_raw, unpack_exceptions
+from edgeae.bitstream.varint import unpack_varint
+from edgeae.errors import CorruptError, TruncatedError
+from edgeae.runtime.latent_prior import decode_latents, step_condition
+from edgeae.runtime.sample_prior import SamplePrior, decode_samples
+from edgeae.runtime.transform import n_steps, synthesise
+from edgeae.tasks.setup import FrameSetup, Indices, Samples
+
+__all__ = ["FrameDecoder"]
+
+
+class FrameDecoder(FrameSetup):
+    """Decodes the frames of one stream."""
+
+    def decode(self, frames: Sequence[Frame]) -> list[Samples]:
+        """Samples of each frame, [n, C] or [n, H, W, C], checked against the frame's own check.
+
+        Raises:
+            CorruptError: a frame breaks a rule of the format, or its samples differ from the
+                encoder's.
+            ModelError: a frame needs a net that the bundle has not.
+        """
+        results: list[Samples | None] = [None] * len(frames)
+        for key, numbers in _grouped(frames).items():
+            mode, variant = key
+            group = [frames[number] for number in numbers]
+            if mode is Mode.RAW:
+                decoded: Iterable[Samples] = map(self._decode_raw, group)
+            else:
+                indices, checks = self._decode_indices(mode, variant, group)
+                decoded = map(self._finish, group, indices, checks)
+            for number, samples in zip(numbers, decoded, strict=True):
+                results[number] = samples
+        return [samples for samples in results if samples is not None]
+
+    def _decode_raw(self, frame: Frame) -> Samples:
+        n_samples = frame.n_items * self.header.samples_per_item
+        samples = decode_raw(frame.payload, self.header.dtype, n_samples)
+        if frame.check is not None and frame.check != crc16(frame.payload):
+            raise CorruptError("a raw frame's samples differ from its check")
+        return self.shaped(samples, frame.n_items)
+
+    def _decode_indices(
+        self, mode: Mode, variant: int, frames: list[Frame]
+    ) -> tuple[list[Indices], list[int | None]]:
+        """Grid indices of frames of one mode, and the check of what it counts, if not of them."""
+        shapes = [self.segments(frame.n_items) for frame in frames]
+        payloads = [frame.payload for frame in frames]
+        none: list[int | None] = [None] * len(frames)
+        channels, delta, size = self.header.channels, self.delta, self.header.image_size
+        if mode in (Mode.CONSTANT, Mode.CLASSICAL):
+            read: Callable[[bytes, int], Indices] = (
+                (lambda payload, n: decode_constant(payload, n, channels))
+                if mode is Mode.CONSTANT
+                else (
+                    lambda payload, n: decode_classical(
+                        payload, n, channels, delta, image_size=size
+                    )
+                )
+            )
+            pairs = zip(payloads, shapes, strict=True)
+            return [read(payload, groups * length) for payload, (groups, length) in pairs], none
+        if self.bundle is None:
+            raise CorruptError("a frame of a stream without a model says it was coded with one")
+        if mode is Mode.NEURAL:
+            symbols, recons = self._decode_code(payloads, shapes)
+            if not self.header.exact:
+                return recons, [sample_check(y) for y in symbols]
+            return recons, none
+        if mode is Mode.NEURAL_PAST:
+            prior = _pick(self.priors, variant)
+            return decode_samples(prior, payloads, shapes, delta, None), none
+        prior = _pick(self.code_priors, variant)
+        parts = [_split_residual(payload) for payload in payloads]
+        _, codes = self._decode_code([latent for latent, _ in parts], shapes)
+        residuals = [residual for _, residual in parts]
+        return decode_samples(prior, residuals, shapes, delta, codes), none
+
+    def _decode_code(
+        self, payloads: list[bytes], shapes: list[tuple[int, int]]
+    ) -> tuple[list[Indices], list[Indices]]:
+        """Symbols of the window code, and the samples they stand for."""
+        bundle, step = self.model(), self.header.step
+        if bundle.net is None or bundle.latent_prior is None or not step:
+            raise CorruptError("a frame has a window code, and the bundle or the header has none")
+        steps = [(groups, n_steps(bundle, length)) for groups, length in shapes]
+        symbols = decode_latents(bundle.latent_prior, payloads, steps, step_condition(step))
+        return symbols, synthesise(bundle, symbols, step, [length for _, length in shapes])
+
+    def _finish(self, frame: Frame, indices: Indices, check: int | None) -> Samples:
+        """Indices to samples; the check and the exceptions."""
+        flat = indices.reshape(-1)
+        positions, exceptions = None, None
+        if frame.exceptions:
+            positions, exceptions = unpack_exceptions(
+                frame.exceptions, self.header.dtype, flat.size
+            )
+        if frame.check is not None:
+            found = sample_check(flat, positions) if check is None else check
+            if found != frame.check:
+                raise CorruptError(
+                    "the decoded samples differ from the encoder's: the model computes something "
+                    "else on this machine, or the frame is damaged"
+                )
+        samples = self.values_of(flat)
+        if positions is not None:
+            samples[positions] = exceptions
+        return self.shaped(samples, frame.n_items)
+
+
+def _grouped(frames: Sequence[Frame]) -> dict[tuple[Mode, int], list[int]]:
+    """Frame numbers by what decodes together."""
+    groups: dict[tuple[Mode, int], list[int]] = {}
+    for number, frame in enumerate(frames):
+        groups.setdefault((frame.mode, frame.variant), []).append(number)
+    return groups
+
+
+def _pick(priors: list[SamplePrior], variant: int) -> SamplePrior:
+    if variant >= len(priors):
+        raise CorruptError(
+            f"a frame was coded with sample prior {variant}, "
+            f"the bundle has {len(priors)} for this step"
+        )
+    return priors[variant]
+
+
+def _split_residual(payload: bytes) -> tuple[bytes, bytes]:
+    try:
+        size, begin = unpack_varint(payload, 0)
+    except TruncatedError as error:
+        raise CorruptError("a frame with a residual is empty") from error
+    if size > len(payload) - begin:
+        raise CorruptError(f"a window code of {size} bytes in a frame of {len(payload)}")
+    return payload[begin : begin + size], payload[begin + size :]
