@@ -164,7 +164,7 @@ class TransformPhase:
         error = self._distorted(x, out)
         weight = r.distortion_weight * (BASE_STEP / step) ** 2
         loss: Tensor = (bits + weight * error).mean()
-        return loss, {"bits": float(bits.mean()), "mse": float(error.mean())}
+        return loss, {"bits": float(bits.detach().mean()), "mse": float(error.detach().mean())}
 
     def validate(self) -> dict[str, float]:
         """Rate and RMSE at the base step on the validation part."""
@@ -296,7 +296,7 @@ class SamplePriorPhase:
         bits = self.module.bits(x, recon, step, code).mean((1, 2))
         weight = torch.rsqrt(bits.detach().clamp_min(0.02))
         loss: Tensor = (bits * weight).mean()
-        return loss, {"bits": float(bits.mean())}
+        return loss, {"bits": float(bits.detach().mean())}
 
     def validate(self) -> dict[str, float]:
         """Bits per sample at each step; the objective is their mean logarithm."""
