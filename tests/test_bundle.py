@@ -77,7 +77,7 @@ def test_the_model_card_may_be_edited(bundle, tmp_path):
     ("change", "message"),
     [
         (lambda m: m.update(exact=False), "sha256 does not fit"),
-        (lambda m: m["codec"]["net"].update(max_rmse=99.0), "sha256 does not fit"),
+        (lambda m: m["codec"]["net"].update(max_rmse=[99.0]), "sha256 does not fit"),
         (lambda m: m.pop("codec"), "sha256 does not fit"),
         (lambda m: m.update(format="zip"), "expected"),
         (lambda m: m.update(version="1"), "version"),
@@ -102,6 +102,9 @@ def test_a_changed_manifest_is_refused(bundle, tmp_path, change, message):
         ("latent_max", -1),
         ("steps", {"min": 4, "max": 2, "default": 3}),
         ("max_rmse", "big"),
+        ("max_rmse", ["big"]),
+        ("max_rmse", [1.0] * 3),
+        ("max_rmse", []),
         ("fixed_window", 3),
         ("latent_shape", [1]),
     ],

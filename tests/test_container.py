@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ headers = st.builds(
     channels=st.integers(1, 300),
     frame_length=st.integers(1, 1000),
     image_size=st.none() | st.tuples(st.integers(1, 10), st.integers(1, 10)),
-    grid=st.tuples(st.integers(1, 2**53), st.integers(1, 2**53)),
+    grids=st.tuples(st.tuples(st.integers(1, 2**53), st.integers(1, 2**53))),
     rate_hz=st.none() | st.floats(0, 1e9),
     promise=st.sampled_from([Promise.LOSSLESS, Promise.LOSSY]),
     step=st.integers(0, 1 << 20),
@@ -146,10 +147,10 @@ def test_header_is_small() -> None:
         dtype="float32",
         channels=3,
         frame_length=65536,
-        grid=(981, 409600),
+        grids=((981, 409600),),
         rate_hz=360.0,
         promise=Promise.MAX_ERROR,
-        delta=11,
+        deltas=(11,),
         max_error=0.0125,
         fingerprint=b"12345678",
     )
@@ -160,7 +161,7 @@ def test_header_is_small() -> None:
         frame_length=65536,
         rate_hz=360.0,
         promise=Promise.MAX_ERROR,
-        delta=11,
+        deltas=(11,),
         max_error=5.0,
         fingerprint=b"12345678",
     )
@@ -175,9 +176,9 @@ def test_header_is_small() -> None:
         {"frame_length": 0},
         {"frame_length": 1 << 25},
         {"image_size": (0, 3)},
-        {"grid": (0, 1)},
-        {"delta": 3},
-        {"promise": "max_error", "max_error": 1.0, "delta": 2},
+        {"grids": ((0, 1),)},
+        {"deltas": (3,)},
+        {"promise": "max_error", "max_error": 1.0, "deltas": (2,)},
         {"promise": "max_error"},
         {"max_error": 1.0},
         {"rate_hz": float("nan")},
@@ -195,26 +196,32 @@ def test_header_checks_its_fields(change: dict[str, object]) -> None:
 
 def test_channels_may_have_grids_of_their_own() -> None:
     grids = ((1, 2), (981, 409600), (1, 2))
-    header = StreamHeader(dtype="float32", channels=3, frame_length=64, channel_grids=grids)
-    assert header.grid == (1, 2)
+    header = StreamHeader(dtype="float32", channels=3, frame_length=64, grids=grids)
+    assert header.deltas == (1, 1, 1)
     assert StreamHeader.unpack(header.pack()) == (header, len(header.pack()))
-    same = StreamHeader(
-        dtype="float32", channels=2, frame_length=64, channel_grids=((1, 2), (1, 2))
-    )
-    assert same == StreamHeader(dtype="float32", channels=2, frame_length=64, grid=(1, 2))
-    for wrong in (grids[:2], ((1, 2), (0, 1), (1, 1))):
+    same = StreamHeader(dtype="float32", channels=2, frame_length=64, grids=((1, 2), (1, 2)))
+    assert same == StreamHeader(dtype="float32", channels=2, frame_length=64, grids=((1, 2),))
+    for wrong in (grids[:2], (), ((1, 2), (0, 1), (1, 1))):
         with pytest.raises(ConfigError):
-            StreamHeader(dtype="float32", channels=3, frame_length=64, channel_grids=wrong)
+            StreamHeader(dtype="float32", channels=3, frame_length=64, grids=wrong)
     mixed = StreamHeader(
         dtype="float32",
         channels=2,
         frame_length=64,
         promise=Promise.MAX_ERROR,
         max_error=0.5,
-        channel_deltas=(3, 11),
+        deltas=(3, 11),
     )
-    assert (mixed.delta, mixed.deltas, mixed.grids) == (3, (3, 11), ((1, 1), (1, 1)))
+    assert mixed.grids == ((1, 1), (1, 1))
     assert StreamHeader.unpack(mixed.pack()) == (mixed, len(mixed.pack()))
+    most = replace(
+        mixed,
+        channels=1 << 16,
+        grids=tuple((2**53 - c, 2**53) for c in range(1 << 16)),
+        deltas=tuple(2**30 - 1 - 2 * c for c in range(1 << 16)),
+        metadata={"x": "y" * 65_000},
+    )
+    assert StreamHeader.unpack(most.pack()) == (most, len(most.pack()))
     # one grid may be spelled in one way only
     data = bytearray(FILE.pack()[:-4])
     data[5] |= 0x40
@@ -408,7 +415,7 @@ def test_a_lost_or_doubled_frame_is_noticed() -> None:
 
 def test_a_frame_of_another_stream_is_noticed() -> None:
     frames = frames_of(FILE, 2)
-    other = StreamHeader(dtype="int16", channels=2, frame_length=64, grid=(1, 2))
+    other = StreamHeader(dtype="int16", channels=2, frame_length=64, grids=((1, 2),))
     data = written(FILE, frames)
     got, error = read_all(other.pack() + data[len(FILE.pack()) :])
     assert not got

@@ -23,7 +23,9 @@ STRIDE = 4
 LATENTS = 2
 
 
-def series_bundle(path: Path, *, channels: int = 1, **changes: Any) -> Bundle:
+def series_bundle(
+    path: Path, *, channels: int = 1, max_rmse: Sequence[float] = (8.0,), **changes: Any
+) -> Bundle:
     """A bundle for series with a window code and two sample priors."""
     analysis = np.zeros((LATENTS * channels, channels, STRIDE), np.float32)
     synthesis = np.zeros((channels * STRIDE, LATENTS * channels, 1), np.float32)
@@ -63,9 +65,10 @@ def series_bundle(path: Path, *, channels: int = 1, **changes: Any) -> Bundle:
             "dtype": "int16",
             "rate_hz": 360.0,
             "unit": "count",
-            "grid": [1, 1],
+            "grids": [[1, 1]],
         },
-        net=_net(stride=STRIDE, latent_channels=LATENTS * channels) | {"context": [0, 0]},
+        net=_net(stride=STRIDE, latent_channels=LATENTS * channels)
+        | {"context": [0, 0], "max_rmse": list(max_rmse)},
         has_code=[False, True],
     )
     return _write(path, manifest, files, LATENTS * channels, priors, _wave(96, channels), changes)
@@ -102,7 +105,7 @@ def wide_bundle(path: Path, context: list[int] | None) -> Bundle:
         "decoder.onnx": _graph("latent", "signal", up, [None, 2, None], [None, 1, None]),
     }
     manifest = _manifest(
-        signal={"kind": "series", "channels": 1, "dtype": "int16", "grid": [1, 1]},
+        signal={"kind": "series", "channels": 1, "dtype": "int16", "grids": [[1, 1]]},
         net=_net(stride=4, latent_channels=2) | {"context": context},
         has_code=[],
     )
@@ -142,7 +145,7 @@ def image_bundle(path: Path, *, size: int = 8, **changes: Any) -> Bundle:
             "height": size,
             "width": size,
             "dtype": "uint8",
-            "grid": [1, 1],
+            "grids": [[1, 1]],
         },
         net=_net(stride=1, latent_channels=1) | {"latent_shape": [half, half]},
         has_code=[False],
@@ -182,7 +185,7 @@ def dense_bundle(path: Path, *, window: int = 8, **changes: Any) -> Bundle:
         ),
     }
     manifest = _manifest(
-        signal={"kind": "series", "channels": 1, "dtype": "int16", "grid": [1, 1]},
+        signal={"kind": "series", "channels": 1, "dtype": "int16", "grids": [[1, 1]]},
         net=_net(stride=window, latent_channels=half) | {"fixed_window": window},
         has_code=[],
     )
@@ -192,7 +195,7 @@ def dense_bundle(path: Path, *, window: int = 8, **changes: Any) -> Bundle:
 def prior_only_bundle(path: Path, **changes: Any) -> Bundle:
     """A bundle without nets: a sample prior alone, which needs no onnxruntime."""
     manifest = _manifest(
-        signal={"kind": "series", "channels": 1, "dtype": "int16", "grid": [1, 1]},
+        signal={"kind": "series", "channels": 1, "dtype": "int16", "grids": [[1, 1]]},
         net=None,
         has_code=[False],
     )
@@ -260,7 +263,7 @@ def _net(**fields: Any) -> dict[str, Any]:
         "latent_shape": None,
         "latent_max": 1 << 18,
         "steps": {"min": 1, "max": 256, "default": 16},
-        "max_rmse": 8.0,
+        "max_rmse": [8.0],
     } | fields
 
 

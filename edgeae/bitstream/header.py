@@ -32,7 +32,7 @@ MAGIC = b"\x89EAE"
 FORMAT_VERSION = 1
 MAX_FRAME_SAMPLES = 1 << 25
 MAX_METADATA_BYTES = 1 << 16
-_MAX_FIELDS_BYTES = MAX_METADATA_BYTES + 256
+_MAX_FIELDS_BYTES = 1 << 21
 _MAX_GRID = 1 << 53
 _MAX_DELTA = (1 << 30) - 1
 _MAX_STEP = 1 << 20
@@ -109,14 +109,12 @@ class StreamHeader:
         channels: channels C of the signal [T, C] or images [N, H, W, C].
         frame_length: items (time steps or images) in a regular frame.
         image_size: (H, W) of a stream of images, None for a series.
-        grid: (num, den): a sample is ``index * num / den``.
-        channel_grids: one such pair per channel where they differ (``grid`` is then the first),
-            else empty.
-        channel_deltas: likewise for ``delta``, where one bound means other steps on each grid.
+        grids: per channel (num, den): a sample is ``index * num / den``. One entry stands for all.
         rate_hz: sampling rate, if known.
         promise: what holds for every sample.
-        delta: step of the residual quantizer on grid indices, odd: 1 for lossless. In lossy
-            streams it is the step of the frames that fall back to modes 2, 4 and 5.
+        deltas: per channel the step of the residual quantizer on grid indices, odd: 1 for
+            lossless. In lossy streams it is the step of the frames that fall back to modes 2, 4
+            and 5. One entry stands for all.
         max_error: bound in the user's units, with `Promise.MAX_ERROR` only.
         step: step of the latent quantizer, 0 without a latent.
         fingerprint: 8 bytes naming the bundle, empty without one.
@@ -135,12 +133,10 @@ class StreamHeader:
     channels: int
     frame_length: int
     image_size: tuple[int, int] | None = None
-    grid: tuple[int, int] = (1, 1)
-    channel_grids: tuple[tuple[int, int], ...] = ()
+    grids: tuple[tuple[int, int], ...] = ((1, 1),)
     rate_hz: float | None = None
     promise: Promise = Promise.LOSSLESS
-    delta: int = 1
-    channel_deltas: tuple[int, ...] = ()
+    deltas: tuple[int, ...] = (1,)
     max_error: float | None = None
     step: int = 0
     fingerprint: bytes = b""
@@ -164,12 +160,12 @@ class StreamHeader:
                 f"{self.frame_length * self.samples_per_item} samples; the format's cap is "
                 f"{MAX_FRAME_SAMPLES}. Use a shorter frame_length"
             )
-        self._check_channel_list("grid", self.channel_grids)
-        self._check_channel_list("delta", self.channel_deltas)
-        for pair in (self.grid, *self.channel_grids):
-            for part in pair:
-                _check_count("each number of the grid", part, 1, _MAX_GRID)
-        for delta in (self.delta, *self.channel_deltas):
+        self._give_each_channel_one("grids")
+        self._give_each_channel_one("deltas")
+        for num, den in set(self.grids):
+            _check_count("each number of a grid", num, 1, _MAX_GRID)
+            _check_count("each number of a grid", den, 1, _MAX_GRID)
+        for delta in set(self.deltas):
             _check_count("delta", delta, 1, _MAX_DELTA)
             if delta % 2 == 0:
                 raise ConfigError(f"delta is {delta}; it must be odd")
@@ -189,31 +185,14 @@ class StreamHeader:
                 f"the format's cap is {MAX_METADATA_BYTES}"
             )
 
-    def _check_channel_list(self, name: str, values: tuple[Any, ...]) -> None:
-        """A list for the channels has an entry for each; the field for all takes the first.
-
-        Where all entries are equal there is no list, so that equal streams have equal headers.
-        """
-        if not values:
-            return
-        if len(values) != self.channels:
+    def _give_each_channel_one(self, name: str) -> None:
+        values = tuple(getattr(self, name))
+        if len(values) not in (1, self.channels):
             raise ConfigError(
-                f"{len(values)} entries of {name} for {self.channels} channels: give one for "
-                "each, or one for all"
+                f"{len(values)} {name} for {self.channels} channels: give one for each, or one "
+                "for all"
             )
-        object.__setattr__(self, name, values[0])
-        if len(set(values)) == 1:
-            object.__setattr__(self, f"channel_{name}s", ())
-
-    @property
-    def grids(self) -> tuple[tuple[int, int], ...]:
-        """(num, den) of every channel."""
-        return self.channel_grids or (self.grid,) * self.channels
-
-    @property
-    def deltas(self) -> tuple[int, ...]:
-        """Step of every channel."""
-        return self.channel_deltas or (self.delta,) * self.channels
+        object.__setattr__(self, name, values * (self.channels if len(values) == 1 else 1))
 
     @property
     def itemsize(self) -> int:
@@ -257,13 +236,14 @@ class StreamHeader:
             flags |= _FLAG_IMAGES
             fields += pack_varint(self.image_size[0]) + pack_varint(self.image_size[1])
         fields += pack_varint(self.frame_length)
-        own = bool(self.channel_grids or self.channel_deltas)
-        if own:
+        n_own = 1
+        if len(set(self.grids)) > 1 or len(set(self.deltas)) > 1:
             flags |= _FLAG_OWN
-        for num, den in self.grids if own else (self.grid,):
+            n_own = self.channels
+        for num, den in self.grids[:n_own]:
             fields += pack_varint(num) + pack_varint(den)
         fields.append(_PROMISES.index(self.promise))
-        for delta in self.deltas if own else (self.delta,):
+        for delta in self.deltas[:n_own]:
             fields += pack_varint(delta)
         fields += pack_varint(self.step)
         if self.max_error is not None:
@@ -387,12 +367,10 @@ class StreamHeader:
             channels=channels,
             frame_length=frame_length,
             image_size=image_size,
-            grid=grids[0],
-            channel_grids=tuple(grids) if flags & _FLAG_OWN else (),
+            grids=tuple(grids),
             rate_hz=rate_hz,
             promise=promise,
-            delta=deltas[0],
-            channel_deltas=tuple(deltas) if flags & _FLAG_OWN else (),
+            deltas=tuple(deltas),
             max_error=max_error,
             step=step,
             fingerprint=fingerprint,

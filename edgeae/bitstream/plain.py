@@ -43,9 +43,7 @@ def decode_raw(payload: bytes, dtype: str, n_samples: int) -> npt.NDArray[np.gen
     return np.frombuffer(payload, kind).astype(np.dtype(dtype))
 
 
-def encode_constant(
-    x: npt.NDArray[np.int32], delta: int | npt.NDArray[np.int64]
-) -> bytes | None:
+def encode_constant(x: npt.NDArray[np.int32], delta: int | npt.NDArray[np.int64]) -> bytes | None:
     """Code indices x [T, C] as one number per channel, if every sample is then within bounds.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,24 +112,27 @@ def _print_header(path: str, header: Any) -> None:
 
 
 def _header_fields(header: Any) -> dict[str, Any]:
-    grids = header.channel_grids or (header.grid,)
-    deltas = header.channel_deltas or (header.delta,)
     return {
         "profile": header.profile.value,
         "dtype": header.dtype,
         "channels": header.channels,
         "image_size": None if header.image_size is None else list(header.image_size),
         "rate_hz": header.rate_hz,
-        "grid": ", ".join(f"{num}/{den}" for num, den in grids),
+        "grid": _one_or_each([f"{num}/{den}" for num, den in header.grids]),
         "promise": header.promise.value,
         "max_error": header.max_error,
-        "delta": ", ".join(map(str, deltas)) if len(deltas) > 1 else header.delta,
+        "delta": _one_or_each(header.deltas),
         "latent_step": header.step or None,
         "model": header.fingerprint.hex() or None,
         "exact": header.exact,
         "frame_length": header.frame_length,
         "metadata": header.metadata,
     }
+
+
+def _one_or_each(values: Sequence[Any]) -> Any:
+    """What all channels have, or a list for them."""
+    return values[0] if len(set(values)) == 1 else ", ".join(map(str, values))
 
 
 def _print_totals(header: Any, n_items: int, n_bytes: int, totals: dict[str, Any]) -> None:
@@ -167,7 +171,7 @@ def _inspect_bundle(path: str, as_json: bool) -> None:
     size = f"{spec.height} x {spec.width} pixels, " if spec.is_image else ""
     rate = f", {spec.rate_hz:g} Hz" if spec.rate_hz else ""
     print(f"  signal         {spec.kind}, {size}{spec.channels} channel(s), {spec.dtype}{rate}")
-    grids = ", ".join(f"{num}/{den}" for num, den in spec.grids)
+    grids = _one_or_each([f"{num}/{den}" for num, den in spec.grids])
     print(f"  grid           {grids} {spec.unit}".rstrip())
     if net is None:
         print("  window code    none")

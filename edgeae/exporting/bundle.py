@@ -114,7 +114,6 @@ def _codec_part(
         "dtype": setup.dtype,
         "rate_hz": setup.rate_hz,
         "unit": setup.unit,
-        "grid": list(setup.grids[0]),
         "grids": [list(g) for g in setup.grids],
         "channel_names": list(setup.names),
     }
@@ -131,7 +130,10 @@ def _codec_part(
             "fixed_window": spec.window or None,
             "latent_max": LATENT_PEAK,
             "steps": {"min": max(1, low // 4), "max": high * 4, "default": int(BASE_STEP)},
-            "max_rmse": round(RMSE_GUARD * max(metrics["window_code"]["rmse"], 0.5), 3),
+            "max_rmse": [
+                round(RMSE_GUARD * max(rmse, 0.5), 3)
+                for rmse in metrics["window_code"]["channel_rmse"]
+            ],
             "context": _context(model.code) if setup.kind == "series" else None,
         }
     return {
@@ -161,18 +163,24 @@ def _context(code: WindowCode) -> list[int]:
     return [reach, math.ceil(back)]
 
 
-def _window_metrics(model: QuantizedModel, validation: Signal) -> dict[str, float]:
+def _window_metrics(model: QuantizedModel, validation: Signal) -> dict[str, Any]:
     assert model.code is not None
-    bits, error, n = 0.0, 0.0, 0
+    bits, n = 0.0, 0
+    error = torch.zeros(model.code.analysis.spec.channels, dtype=torch.float64)
     with torch.no_grad():
         for x in validation.head(
             1 << 16 if not validation.is_image else 1024, model.code.analysis.spec.stride
         ):
             b, out = model.code(x, torch.full((len(x),), BASE_STEP))
             bits += float(b.mean()) * x.numel()
-            error += float(((x - torch.round(out)) ** 2).sum())
+            error += (x - torch.round(out)).double().square().transpose(0, 1).flatten(1).sum(1)
             n += x.numel()
-    return {"bits_per_sample": round(bits / n, 5), "rmse": round((error / n) ** 0.5, 4)}
+    channel = torch.sqrt(error / (n / len(error)))
+    return {
+        "bits_per_sample": round(bits / n, 5),
+        "rmse": round(float(channel.square().mean().sqrt()), 4),
+        "channel_rmse": [round(v, 4) for v in channel.tolist()],
+    }
 
 
 def cost_of(model: QuantizedModel, setup: Setup) -> dict[str, float]:

@@ -28,8 +28,7 @@ def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
         files: the bundle's files by name.
     """
     codec, metrics = manifest["codec"], manifest["metrics"]
-    grids = codec["signal"].get("grids") or [codec["signal"].get("grid", [1, 1])]
-    steps = ", ".join(sorted({f"{num}/{den}" for num, den in grids}))
+    steps = ", ".join(sorted({f"{num}/{den}" for num, den in codec["signal"]["grids"]}))
     rows = [
         ("signal", _signal_line(codec)),
         ("samples", f"{codec['signal']['dtype']}, grid step {steps}"),

@@ -74,7 +74,8 @@ class NetSpec:
 
     ``fixed_window`` is the window W of a dense net. Latents are integers up to ``latent_max``;
     symbols are latents divided by a step between ``min_step`` and ``max_step``. A lossy frame whose
-    RMSE exceeds ``max_rmse`` (in grid indices) is coded another way. ``context`` says how far the
+    RMSE exceeds ``max_rmse`` in a channel (in grid indices; one entry for all channels or one for
+    each) is coded another way. ``context`` says how far the
     nets of a series look to each side: the analysis net in items, the synthesis net in latents;
     long frames are then run in pieces, with the same result. Without it they are run whole.
     """
@@ -87,7 +88,7 @@ class NetSpec:
     min_step: int
     max_step: int
     default_step: int
-    max_rmse: float
+    max_rmse: tuple[float, ...]
     context: tuple[int, int] | None
 
 
@@ -142,12 +143,16 @@ class Manifest:
         if raw.get("sha256") != manifest_digest(raw):
             raise ModelError("manifest.json: its sha256 does not fit: the file was changed")
         codec = root.part("codec")
+        signal = _parse_signal(codec.part("signal"))
+        net = None
+        if codec.values.get("net") is not None:
+            net = _parse_net(codec.part("net"), signal.channels)
         manifest = cls(
             name=root.text("name"),
             exact=root.flag("exact"),
             fingerprint=_fingerprint(root.text("fingerprint")),
-            signal=_parse_signal(codec.part("signal")),
-            net=_parse_net(codec.part("net")) if codec.values.get("net") is not None else None,
+            signal=signal,
+            net=net,
             sample_priors=_parse_priors(codec),
             files=_parse_files(root.part("files")),
             raw=raw,
@@ -230,6 +235,13 @@ class _Fields:
             raise self.fail(key, "a number >= 0")
         return float(value)
 
+    def each(self, key: str, channels: int) -> list[_Fields]:
+        """The entries of a list with one for all channels, or one for each."""
+        value = self.values.get(key)
+        if not isinstance(value, list) or len(value) not in (1, channels):
+            raise self.fail(key, f"a list of 1 or {channels} entries")
+        return [_Fields(f"{self.path}{key}.", {str(c): item}) for c, item in enumerate(value)]
+
     def integers(self, key: str, count: int, low: int, high: int) -> tuple[int, ...]:
         value = self.values.get(key)
         if (
@@ -276,20 +288,15 @@ def _parse_signal(part: _Fields) -> SignalSpec:
 
 
 def _parse_grids(part: _Fields, channels: int) -> tuple[tuple[int, int], ...]:
-    """One (num, den) for all channels in ``grid``, or one for each in ``grids``."""
-    if part.values.get("grids") is None:
-        return (_pair(part.integers("grid", 2, 1, 2**53)),)
-    pairs = part.values["grids"]
-    if not isinstance(pairs, list) or len(pairs) not in (1, channels):
-        raise part.fail("grids", f"a list of {channels} grids")
+    """One (num, den) for all channels, or one for each."""
     grids = tuple(
-        _pair(_Fields(f"{part.path}grids.", {str(c): pair}).integers(str(c), 2, 1, 2**53))
-        for c, pair in enumerate(pairs)
+        _pair(entry.integers(str(c), 2, 1, 2**53))
+        for c, entry in enumerate(part.each("grids", channels))
     )
     return grids[:1] if len(set(grids)) == 1 else grids
 
 
-def _parse_net(part: _Fields) -> NetSpec:
+def _parse_net(part: _Fields, channels: int) -> NetSpec:
     steps = part.part("steps")
     low = steps.integer("min", 1, _MAX_STEP)
     high = steps.integer("max", low, _MAX_STEP)
@@ -303,7 +310,9 @@ def _parse_net(part: _Fields) -> NetSpec:
         min_step=low,
         max_step=high,
         default_step=steps.integer("default", low, high),
-        max_rmse=part.number("max_rmse"),
+        max_rmse=tuple(
+            entry.number(str(c)) for c, entry in enumerate(part.each("max_rmse", channels))
+        ),
         context=(
             None
             if part.values.get("context") is None

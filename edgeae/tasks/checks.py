@@ -33,12 +33,12 @@ def samples_within(samples: Samples, values: Samples, max_error: float) -> NDArr
     return np.asarray(gap <= np.uint64(min(math.floor(max_error), 2**64 - 1)))
 
 
-def looks_easy(x: Indices, delta: int, n_bytes: int) -> bool:
+def looks_easy(x: Indices, deltas: NDArray[np.int64], n_bytes: int) -> bool:
     """Whether the classical mode may need fewer than ``n_bytes``: a cheap guess, to save time.
 
-    Compares with a third of what the second differences would cost at step ``delta``.
+    Compares with a third of what the second differences would cost at these steps, [C].
     """
-    bends = np.abs(np.diff(x.reshape(-1, x.shape[2]).astype(np.float64), 2, axis=0)) / delta
+    bends = np.abs(np.diff(x.reshape(-1, x.shape[2]).astype(np.float64), 2, axis=0)) / deltas
     return float(np.sum(np.log2(1.0 + bends))) / 24.0 < n_bytes
 
 

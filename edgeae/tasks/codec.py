@@ -74,9 +74,11 @@ def frames_at_once(frame_samples: int) -> int:
     return max(1, min(_BATCH_FRAMES, _BATCH_SAMPLES // max(1, frame_samples)))
 
 
-def lossy_rmse(net: NetSpec | None, step: int) -> float:
-    """How far a lossy frame may be off: the bundle's limit, more for steps above the usual."""
-    return math.inf if net is None else net.max_rmse * max(1.0, step / net.default_step)
+def lossy_rmse(net: NetSpec | None, step: int) -> tuple[float, ...]:
+    """How far a lossy frame may be off: the bundle's limits, more for steps above the usual."""
+    if net is None:
+        return (math.inf,)
+    return tuple(limit * max(1.0, step / net.default_step) for limit in net.max_rmse)
 
 
 def lossy_delta(max_rmse: float) -> int:
@@ -153,7 +155,7 @@ class FrameCodec(FrameDecoder):
         found = [[self._classical(block)] for block in blocks]
         x = [block.x for block in blocks]
         for variant, prior in enumerate(self.priors):
-            coded = encode_samples(prior, x, self.delta, None)
+            coded = encode_samples(prior, x, self.header.deltas, None)
             for candidates, result in zip(found, coded, strict=True):
                 if result is not None:
                     payload, recon = result
@@ -166,7 +168,7 @@ class FrameCodec(FrameDecoder):
             neural = self._neural(x)
             codes = [recon for _, recon, _ in neural]
             for variant, prior in enumerate(self.code_priors):
-                coded = encode_samples(prior, x, self.delta, codes)
+                coded = encode_samples(prior, x, self.header.deltas, codes)
                 for candidates, (latent, _, _), result in zip(found, neural, coded, strict=True):
                     if result is not None:
                         payload, recon = result
@@ -187,21 +189,23 @@ class FrameCodec(FrameDecoder):
         """
         if not blocks:
             return []
-        limit = lossy_rmse(self.model().net, self.header.step)
+        limit = np.array(lossy_rmse(self.model().net, self.header.step))
+        deltas = np.array(self.header.deltas)
         found: list[list[_Candidate]] = [[] for _ in blocks]
         missed = []
         coded = self._neural([block.x for block in blocks])
         for number, (block, (payload, recon, check)) in enumerate(zip(blocks, coded, strict=True)):
             rmse = self._rmse(block, recon)
-            if rmse > limit:
+            if (rmse > limit).any():
                 missed.append(number)
                 continue
             neural = _Candidate(mode=Mode.NEURAL, payload=payload, recon=recon, check=check)
             found[number].append(neural)
-            near = rmse * math.sqrt(12.0) > 0.7 * self.header.delta  # else it would be worse
-            if near and looks_easy(block.x, self.header.delta, len(payload)):
+            loss = _mean_square(rmse / deltas)  # the classical mode's is 1 / 12
+            if 12.0 * loss > 0.49 and looks_easy(block.x, deltas, len(payload)):
                 classical = self._classical(block)
-                if classical.recon is not None and self._rmse(block, classical.recon) <= rmse:
+                assert classical.recon is not None
+                if _mean_square(self._rmse(block, classical.recon) / deltas) <= loss:
                     found[number].append(classical)
         rescued = self._code_bounded([blocks[number] for number in missed])
         for number, candidates in zip(missed, rescued, strict=True):
@@ -210,7 +214,7 @@ class FrameCodec(FrameDecoder):
 
     def _classical(self, block: _Block) -> _Candidate:
         x = block.x.reshape(-1, self.header.channels)
-        payload, recon = encode_classical(x, self.delta, image_size=self.header.image_size)
+        payload, recon = encode_classical(x, self.header.deltas, image_size=self.header.image_size)
         return _Candidate(mode=Mode.CLASSICAL, payload=payload, recon=recon.reshape(block.x.shape))
 
     def _neural(self, x: list[Indices]) -> list[tuple[bytes, Indices, int | None]]:
@@ -225,10 +229,13 @@ class FrameCodec(FrameDecoder):
         checks = [None if self.header.exact else sample_check(y) for y in symbols]
         return list(zip(payloads, recons, checks, strict=True))
 
-    def _rmse(self, block: _Block, recon: Indices) -> float:
-        """Root mean squared error in index units over the samples that the grid holds."""
-        error = (block.x.reshape(-1) - recon.reshape(-1).astype(np.float64))[block.held]
-        return math.sqrt(float(np.dot(error, error)) / max(error.size, 1))
+    def _rmse(self, block: _Block, recon: Indices) -> NDArray[np.float64]:
+        """Per channel the root mean squared error in indices, over samples that the grid holds."""
+        held = block.held.reshape(-1, self.header.channels)
+        error = (block.x - recon.astype(np.float64)).reshape(held.shape) * held
+        power = np.einsum("nc,nc->c", error, error)
+        result: NDArray[np.float64] = np.sqrt(power / np.maximum(held.sum(axis=0), 1))
+        return result
 
     def _choose(self, block: _Block, candidates: list[_Candidate]) -> Frame:
         """The smallest candidate, exceptions included; raw where none is smaller than the samples.
@@ -280,6 +287,10 @@ class FrameCodec(FrameDecoder):
             return ~block.held
         values = self.values_of(flat)
         return ~(block.held & samples_within(block.samples, values, self.header.max_error or 0.0))
+
+
+def _mean_square(x: NDArray[np.float64]) -> float:
+    return float(np.mean(np.square(x)))
 
 
 def _size(frame: Frame) -> int:

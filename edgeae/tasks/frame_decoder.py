@@ -56,14 +56,14 @@ class FrameDecoder(FrameSetup):
         shapes = [self.segments(frame.n_items) for frame in frames]
         payloads = [frame.payload for frame in frames]
         none: list[int | None] = [None] * len(frames)
-        channels, delta, size = self.header.channels, self.delta, self.header.image_size
+        channels, deltas, size = self.header.channels, self.header.deltas, self.header.image_size
         if mode in (Mode.CONSTANT, Mode.CLASSICAL):
             read: Callable[[bytes, int], Indices] = (
                 (lambda payload, n: decode_constant(payload, n, channels))
                 if mode is Mode.CONSTANT
                 else (
                     lambda payload, n: decode_classical(
-                        payload, n, channels, delta, image_size=size
+                        payload, n, channels, deltas, image_size=size
                     )
                 )
             )
@@ -78,12 +78,12 @@ class FrameDecoder(FrameSetup):
             return recons, none
         if mode is Mode.NEURAL_PAST:
             prior = _pick(self.priors, variant)
-            return decode_samples(prior, payloads, shapes, delta, None), none
+            return decode_samples(prior, payloads, shapes, deltas, None), none
         prior = _pick(self.code_priors, variant)
         parts = [_split_residual(payload) for payload in payloads]
         _, codes = self._decode_code([latent for latent, _ in parts], shapes)
         residuals = [residual for _, residual in parts]
-        return decode_samples(prior, residuals, shapes, delta, codes), none
+        return decode_samples(prior, residuals, shapes, deltas, codes), none
 
     def _decode_code(
         self, payloads: list[bytes], shapes: list[tuple[int, int]]

@@ -268,7 +268,7 @@ def make_header(
                 "lossy coding needs a bundle with a window code: give max_error or lossless"
             )
         step = _latent_step(bundle, options, ())
-        deltas = (lossy_delta(lossy_rmse(net, step)),)
+        deltas = tuple(lossy_delta(limit) for limit in lossy_rmse(net, step))
     else:
         _require_exact(bundle, promise)
         deltas = tuple(2 * bound + 1 for bound in choice.bounds)
@@ -282,18 +282,15 @@ def make_header(
     rate_hz = options.rate_hz
     if rate_hz is None and bundle is not None:
         rate_hz = bundle.signal.rate_hz
-    pairs = choice.lattice.pairs
     return StreamHeader(
         dtype=samples.dtype.name,
         channels=channels,
         frame_length=frame_length,
         image_size=image_size,
-        grid=pairs[0],
-        channel_grids=pairs if len(pairs) > 1 else (),
+        grids=choice.lattice.pairs,
         rate_hz=rate_hz,
         promise=promise,
-        delta=deltas[0],
-        channel_deltas=deltas if len(deltas) > 1 else (),
+        deltas=deltas,
         max_error=options.max_error,
         step=step,
         fingerprint=b"" if bundle is None else bundle.fingerprint,

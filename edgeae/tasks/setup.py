@@ -28,8 +28,7 @@ class FrameSetup:
         header: everything that both sides must agree on.
         bundle: the model, or None.
         lattice: the grids of the channels.
-        delta: the quantizer's step on indices, or one per channel.
-        priors: the sample priors that serve this step; a frame's variant counts them.
+        priors: the sample priors that serve every channel's step; a frame's variant counts them.
         code_priors: likewise those that read the window code.
 
     Raises:
@@ -52,13 +51,12 @@ class FrameSetup:
         self.header = header
         self.bundle = bundle
         self.lattice = Lattice.of(header.grids)
-        self.delta: int | tuple[int, ...] = header.channel_deltas or header.delta
         self.dtype = np.dtype(header.dtype)
         self.priors = self._matching_priors(False)
         self.code_priors = self._matching_priors(True)
 
     def _matching_priors(self, has_code: bool) -> list[SamplePrior]:
-        """The sample priors that serve the stream's step; a frame's variant counts them."""
+        """The sample priors that serve the stream's steps; a frame's variant counts them."""
         if self.bundle is None:
             return []
         low, high = min(self.header.deltas), max(self.header.deltas)
