@@ -94,11 +94,9 @@ def _unpack_wheels(folder: Path, version: str) -> None:
     """numpy and onnxruntime for aarch64."""
     digits = version.replace(".", "")
     platforms: Iterable[str] = (part for tag in TAGS for part in ("--platform", f"{tag}_aarch64"))
-    _run(
-        [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
-        + ["--python-version", version, "--implementation", "cp", "--abi", f"cp{digits}"]
-        + [*platforms, "-d", str(folder), "numpy", f"onnxruntime=={ONNXRUNTIME}"]
-    )
+    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:"]
+    command += ["--python-version", version, "--implementation", "cp", "--abi", f"cp{digits}"]
+    _run([*command, *platforms, "-d", str(folder), "numpy", f"onnxruntime=={ONNXRUNTIME}"])
     for wheel in folder.glob("*.whl"):
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(folder)

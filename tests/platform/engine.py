@@ -4,7 +4,7 @@
 
 ``WINDOWS.npz`` holds one float32 array of windows per graph, named ``file:input:output``, and
 ``signal``, grid indices [..., C] to code. Streams coded here go to OUT, one file per promise;
-streams found there as ``host-*`` are decoded, too. Needs edgeae, numpy and onnxruntime, nothing else.
+streams found there as ``host-*`` are decoded, too. Needs edgeae, numpy and onnxruntime only.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ MODELS = HERE.parent.parent / "export" / "models"
 def equality():
     pytest.importorskip("onnx")
     spec = importlib.util.spec_from_file_location("equality", HERE / "equality.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["equality"] = module
     spec.loader.exec_module(module)
