@@ -11,17 +11,19 @@ from typing import Any
 
 import torch
 
+from edgeae.models.dyadic import set_quantized
 from edgeae.models.sample_prior import SamplePriorNet
 from edgeae.quantize.loops import closed_loop
 from edgeae.train.build import build_sample_prior, build_window_code
 from edgeae.train.phases import (
+    Loops,
     SamplePriorPhase,
     TransformPhase,
     WindowCode,
     quantize_sample_prior,
     quantize_window_code,
 )
-from edgeae.train.recipe import Recipe
+from edgeae.train.recipe import Recipe, SamplePriorRecipe
 from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
 from edgeae.train.training import TrainingData, load_training_data, silent
 
@@ -44,12 +46,8 @@ def _final_prior(recipe: Recipe, index: int) -> str:
 
 
 def is_quantized(run: RunFolder) -> bool:
-    """Whether every dyadic phase of the run is finished."""
-    recipe = run.recipe()
-    names = [_final_prior(recipe, i) for i in range(len(recipe.sample_prior))]
-    if recipe.model.family != "none":
-        names.append("transform-q")
-    return all(run.done(name) for name in names)
+    """Whether the run's dyadic phases are finished and reported."""
+    return (run.path / "quantize.json").exists()
 
 
 def quantize(run: RunFolder, *, progress: Progress = silent, threads: int = 2) -> dict[str, Any]:
@@ -128,16 +126,12 @@ def _quantize_prior(
         learning_rate=q.learning_rate,
         validate_every=max(q.prior_steps // 6, 1),
     )
-    before: dict[str, float] = {}
     phase: SamplePriorPhase | None = None
     for turn in range(max(q.rounds, 1)):
         name = f"prior{index}-q{turn}"
         phase = SamplePriorPhase(
             name, net, spec, schedule, parts.train, parts.validation, code=code
         )
-        if not before:
-            with torch.no_grad():
-                before = phase.validate()
         if not run.done(name):
             if turn == 0:
                 quantize_sample_prior(phase)
@@ -145,16 +139,26 @@ def _quantize_prior(
                 step: closed_loop(net, parts.train, step, code, LOOP_ITEMS, seed=turn)
                 for step in spec.steps
             }
-            held = {
-                step: closed_loop(net, parts.validation, step, code, LOOP_ITEMS // 8, seed=0)
-                for step in spec.steps
-            }
-            phase.held = held
+            phase.held = _held_loops(net, parts, spec, code)
         run_phase(phase, run, seed=recipe.seed + 2 + turn, progress=progress)
     assert phase is not None
-    phase.held = None
+    # the cost of the grids alone: the same weights and the same past, in float and on the grids
+    phase.held = _held_loops(net, parts, spec, code)
     with torch.no_grad():
-        return _compared(before, phase.validate())
+        after = phase.validate()
+        set_quantized(net, False)
+        before = phase.validate()
+        set_quantized(net, True)
+    return _compared(before, after)
+
+
+def _held_loops(
+    net: SamplePriorNet, parts: TrainingData, spec: SamplePriorRecipe, code: WindowCode | None
+) -> Loops:
+    return {
+        step: closed_loop(net, parts.validation, step, code, LOOP_ITEMS // 8, seed=0)
+        for step in spec.steps
+    }
 
 
 def load_quantized(run: RunFolder) -> QuantizedModel:

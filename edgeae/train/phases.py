@@ -35,6 +35,7 @@ __all__ = [
 
 BASE_STEP = 16.0
 SETTLED_SHARE = 0.6  # share of a batch at the base step
+ODD_SHARE = 0.1  # share of augmented crops upside down; as many run backwards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +144,20 @@ class TransformPhase:
         stay = torch.rand(batch, generator=generator) < SETTLED_SHARE
         return torch.where(stay, torch.full_like(drawn, BASE_STEP), drawn)
 
+    def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Other gains and offsets; some crops upside down or backwards, as rare shapes may be."""
+        n, channels = x.shape[:2]
+        u = torch.rand(n, 2 + channels, 1, generator=generator) * 2 - 1
+        strength = self.recipe.augment
+        gain = torch.exp2(u[:, :1] * strength)
+        gain = torch.where(u[:, 1:2].abs() < ODD_SHARE, -gain, gain)
+        backwards = u[:, 1:2].abs() > 1 - ODD_SHARE
+        center = self.module.analysis.center
+        moved = (
+            (x - center) * gain + center + u[:, 2:] * strength * self.train.spread.view(1, -1, 1)
+        )
+        return torch.round(torch.where(backwards, moved.flip(-1), moved))
+
     def _distorted(self, x: Tensor, out: Tensor) -> Tensor:
         return ((x - out) ** 2).flatten(1).mean(1)
 
@@ -151,10 +166,7 @@ class TransformPhase:
         r = self.recipe
         x = self.train.crops(r.batch, r.crop, generator)
         if r.augment > 0 and not self.train.is_image:
-            gain = torch.exp2((torch.rand(len(x), 1, 1, generator=generator) * 2 - 1) * r.augment)
-            center = self.module.analysis.center
-            move = (torch.rand(len(x), x.shape[1], 1, generator=generator) * 2 - 1) * r.augment
-            x = torch.round((x - center) * gain + center + move * self.train.spread.view(1, -1, 1))
+            x = self._augmented(x, generator)
         step = self._steps(len(x), generator)
         noise = None
         if not self.hard and done < r.hard_after:
@@ -238,7 +250,7 @@ class SamplePriorPhase:
         return x.flatten(2)
 
     def _noisy(self, x: Tensor, step: Tensor, generator: torch.Generator) -> Tensor:
-        half = ((step - 1) / 2).view(-1, 1, 1)
+        half = ((step - 1) / 2).reshape(len(step), -1, 1)
         u = torch.rand(x.shape, generator=generator) * 2 - 1
         return x + torch.where(half > 0, torch.round(u * (half + 0.499)), torch.zeros(()))
 
@@ -256,7 +268,10 @@ class SamplePriorPhase:
                 (torch.rand(len(x), 1, 1, generator=generator) * 2 - 1) * self.augment
             )
             x = torch.round(x * gain)
-        picks = torch.randint(len(r.steps), (len(x),), generator=generator)
+        # one bound means other steps on channels with other grids: half of the crops have a step
+        # per channel, half one for all
+        picks = torch.randint(len(r.steps), (len(x), x.shape[1]), generator=generator)
+        picks[::2] = picks[::2, :1]
         step = torch.tensor([float(s) for s in r.steps])[picks]
         u = None
         if self.code is not None:
