@@ -239,11 +239,9 @@ class SamplePriorPhase:
         *,
         code: WindowCode | None = None,
         loops: Loops | None = None,
-        augment: float = 0.0,
     ) -> None:
         self.name, self.module, self.recipe, self.schedule = name, module, recipe, schedule
         self.train, self.validation, self.code, self.loops = train, validation, code, loops
-        self.augment = augment
         self.held: Loops | None = None  # closed-loop validation pieces
 
     def _raster(self, x: Tensor) -> Tensor:
@@ -263,9 +261,9 @@ class SamplePriorPhase:
             unit = self.code.analysis.spec.stride
             crop = max(unit, crop // unit * unit)
         x = self.train.crops(r.batch, crop, generator)
-        if self.augment > 0 and not self.train.is_image:
+        if r.augment > 0 and not self.train.is_image:
             gain = torch.exp2(
-                (torch.rand(len(x), 1, 1, generator=generator) * 2 - 1) * self.augment
+                (torch.rand(len(x), 1, 1, generator=generator) * 2 - 1) * r.augment
             )
             x = torch.round(x * gain)
         # one bound means other steps on channels with other grids: half of the crops have a step

@@ -128,6 +128,7 @@ class SamplePriorRecipe:
         batch: crops per step.
         crop: items per crop.
         learning_rate: peak learning rate.
+        augment: octaves of random gain of a crop.
     """
 
     steps: tuple[int, ...] = (1, 3, 11, 21, 41)
@@ -142,6 +143,7 @@ class SamplePriorRecipe:
     batch: int = 32
     crop: int = 1024
     learning_rate: float = 3e-3
+    augment: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -116,7 +116,6 @@ def train(
             _long_enough(parts.train, prior.crop),
             parts.validation,
             code=code if prior.code else None,
-            augment=recipe.train.augment,
         )
         run_phase(phase, run, seed=recipe.seed, progress=progress)
     return run
