@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from edgeae.cli.base import ExitCode, command, fail, note, print_json
-from edgeae.errors import ConfigError
+from edgeae.errors import ConfigError, ModelError
 
 __all__ = ["PhaseProgress"]
 
@@ -77,9 +77,7 @@ def init(
     if target.exists() and not force:
         raise ConfigError(f"{target} exists; give another --out, or --force to replace it")
     names = columns.split(",") if columns else None
-    signal = read_signal(
-        data, dtype=dtype, channels=channels, rate_hz=rate, columns=names, key=key
-    )
+    signal = read_signal(data, dtype=dtype, channels=channels, rate_hz=rate, columns=names, key=key)
     text, reasons = init_recipe(signal, data)
     target.write_text(text, encoding="utf-8")
     for line in (*signal.notes, *reasons):
@@ -107,9 +105,7 @@ def train(
     chosen = with_overrides(load_recipe(recipe), settings or [])
     folder = out or Path("runs") / chosen.name
     try:
-        run = run_training(
-            chosen, out=folder, data=data, progress=PhaseProgress(), threads=threads
-        )
+        run = run_training(chosen, out=folder, data=data, progress=PhaseProgress(), threads=threads)
     except KeyboardInterrupt:
         fail(f"interrupted; the same command goes on where {folder} stopped")
     print(f"trained {chosen.name} in {run.seconds() / 60:.1f} minutes. Next:")
@@ -148,6 +144,9 @@ def export(
         None, "--example", help=".npy with example input for --module, [N, ...]."
     ),
     precision: str = typer.Option("int8", help="For --module: int8 (static QDQ) or float."),
+    rows: bool = typer.Option(
+        False, "--rows", help="For --module: the example's rows are items of many channels."
+    ),
     threads: int = typer.Option(2, help="Threads to train with, where RUN is not quantized yet."),
 ) -> None:
     """Export a run, or your own torch module, as a bundle for devices."""
@@ -158,7 +157,7 @@ def export(
             raise ConfigError("--module needs --example X.npy: input to calibrate and check with")
         from edgeae.exporting.module import export_module
 
-        bundle = export_module(module, example, out, precision=precision)
+        bundle = export_module(module, example, out, precision=precision, rows=rows)
     else:
         import torch
 
@@ -185,8 +184,14 @@ def verify(
     from edgeae.exporting.verify import verify_bundle
     from edgeae.runtime.bundle import load
 
+    try:
+        loaded = load(bundle)
+    except ModelError as error:
+        if not Path(bundle).exists():
+            raise
+        fail(f"BREACH: {error}", ExitCode.GATE)
     outcome = []
-    for check in verify_bundle(load(bundle), windows=windows):
+    for check in verify_bundle(loaded, windows=windows):
         outcome.append(check)
         if not as_json:
             word = {True: "ok", False: "BREACH", None: "skipped"}[check.passed]

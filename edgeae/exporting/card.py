@@ -32,7 +32,7 @@ def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
     rows = [
         ("signal", _signal_line(codec)),
         ("samples", f"{codec['signal']['dtype']}, grid step {steps}"),
-        ("exact", "yes, by certificate" if manifest["exact"] else "no: float arithmetic"),
+        ("exact", "yes, by certificate" if manifest["exact"] else "no: lossy coding only"),
     ]
     code = metrics.get("window_code")
     if code:
@@ -40,6 +40,15 @@ def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
             (
                 "lossy, on validation data",
                 f"{code['bits_per_sample']:.3f} bit/sample at RMSE {code['rmse']:.3g} grid steps",
+            )
+        )
+    example = metrics.get("example")
+    if example:
+        rows.append(
+            (
+                "lossy, on the example",
+                f"{example['bits_per_sample']:.3f} bit/sample at RMSE {example['rmse']:.3g} "
+                "grid steps",
             )
         )
     for i, prior in enumerate(codec["sample_priors"]):
@@ -50,7 +59,8 @@ def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
                 + (", with the window code" if prior["has_code"] else ""),
             )
         )
-    rows.append(("training", f"{metrics.get('training_seconds', 0) / 60:.1f} minutes"))
+    if "training_seconds" in metrics:
+        rows.append(("training", f"{metrics['training_seconds'] / 60:.1f} minutes"))
     lines = [f"# {manifest['name']}", "", _description(manifest), "", _table(rows), ""]
     certificate = manifest.get("certificate", [])
     if certificate:
@@ -70,7 +80,8 @@ def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
     sizes = [(name, f"{len(content):,} bytes") for name, content in sorted(files.items())]
     lines += ["## Files", "", _table(sizes), "", "## Use", "", "```sh"]
     lines += [
-        "edgeae compress BUNDLE recording.npy recording.eae --max-error 5",
+        "edgeae compress BUNDLE recording.npy recording.eae"
+        + (" --max-error 5" if manifest["exact"] else ""),
         "edgeae decompress BUNDLE recording.eae back.npy",
         "edgeae verify BUNDLE",
         "```",

@@ -1,20 +1,22 @@
 """Export a user's own torch encoder/decoder pair, of any architecture.
 
-The pair goes to ONNX through torch's exporter, then through onnxruntime's static QDQ quantization
-(or stays in float). Such a graph is exact only if the certificate says so; otherwise the bundle
-states ``exact: false``, and its streams are lossy or classical.
+::
+
+    example ─ layout, grid ─► wrapped pair: grid indices ─ encoder ─► latents ─ decoder ─► indices
+    wrapped pair ─ torch.onnx ─ static QDQ (or float) ─► graphs ─► latents counted, error measured
+
+The graphs are measured as they will run, in onnxruntime. They are exact only if the certificate
+says so; otherwise the bundle states ``exact: false``, and its streams are lossy or classical.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
-import tempfile
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,103 +25,118 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from edgeae.bitstream.cdf import N_SCALES, SHAPE_POINTS
+from edgeae.bitstream.cdf import N_SCALES
 from edgeae.errors import ConfigError, ModelError, SignalError
 from edgeae.exporting.card import model_card
 from edgeae.exporting.certificate import NotDyadicError, certify
+from edgeae.exporting.freeze import frozen
+from edgeae.exporting.onnx_export import to_onnx
 from edgeae.models.transforms import LATENT_PEAK
 from edgeae.quantize.tables import shape_from_bins
 from edgeae.runtime.bundle import Bundle, pack_coder, write_bundle
-from edgeae.runtime.latent_prior import LatentPrior
-from edgeae.runtime.transform import MAX_INPUT
+from edgeae.runtime.latent_prior import LatentPrior, encode_latents, step_condition
+from edgeae.runtime.session import GraphSession, open_session
+from edgeae.runtime.transform import MAX_INPUT, dequantize, symbolize
 from edgeae.signal.grid import Grid, detect_grid, fallback_grid
 
 __all__ = ["Layout", "export_module", "export_pair"]
 
 BASE_STEP = 16
 SYMBOLS_PER_RMS = 8.0
-CALIBRATION_ROWS = 256
-LAYOUTS = ("windows", "rows")
+CALIBRATION_ITEMS = 256
+EXAMPLE_ITEMS = 4096
+RMSE_GUARD = 4.0
+MAX_CHANNELS = 1024
+PRECISIONS = ("int8", "float")
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How example items map to a signal.
+    """How example items and latents map to a signal and its code.
 
     Attributes:
         kind: ``series`` or ``image``.
-        channels: signal channels C.
-        window: items per window (series).
-        side: height and width (images).
         item: shape of one example as the user's module wants it.
+        signal: the same item as the runtime has it: [C, W] or [C, H, W].
+        latent: shape of one latent as the user's module gives it.
+        code: the same latent as the runtime has it: [L, S] or [L, h, w].
     """
 
     kind: str
-    channels: int
-    window: int
-    side: tuple[int, ...]
     item: tuple[int, ...]
+    signal: tuple[int, ...]
+    latent: tuple[int, ...]
+    code: tuple[int, ...]
+
+    @property
+    def window(self) -> int:
+        """Items of a window (series)."""
+        return self.signal[1]
 
 
-def _layout(example: Array, rows: bool) -> Layout:
-    shape = example.shape
-    if example.ndim == 2 and rows:
-        return Layout(kind="series", channels=shape[1], window=1, side=(), item=shape[1:])
+def _layout(example: Array, latent: tuple[int, ...], rows: bool) -> Layout:
+    item = example.shape[1:]
+    if example.ndim not in (2, 3, 4) or (rows and example.ndim != 2):
+        expected = "[N, C] rows" if rows else "[N, W], [N, C, W] windows or [N, C, H, W] images"
+        raise SignalError(f"the example has shape {list(example.shape)}, expected {expected}")
+    signal = item
     if example.ndim == 2:
-        return Layout(kind="series", channels=1, window=shape[1], side=(), item=shape[1:])
-    if example.ndim == 3:
-        return Layout(kind="series", channels=shape[1], window=shape[2], side=(), item=shape[1:])
-    if example.ndim == 4:
-        return Layout(
-            kind="image", channels=shape[1], window=0, side=(shape[2], shape[3]), item=shape[1:]
+        signal = (item[0], 1) if rows else (1, item[0])
+    image = example.ndim == 4
+    if len(latent) not in (1, 2, 3) or 0 in latent:
+        raise ModelError(
+            f"the encoder gives {list(latent)} per item, expected [L], [L, S] or [L, h, w]"
         )
-    raise SignalError(
-        f"the example has shape {shape}; expected [N, W] windows of one channel, [N, C, W] windows, "
-        "or [N, C, H, W] images"
+    code: tuple[int, ...]
+    if image:
+        code = (*latent, 1, 1)[:3]
+    else:
+        code = (latent[0], math.prod(latent[1:]))
+        if signal[1] % code[1]:  # steps that do not divide the window: channels of one step
+            code = (math.prod(latent), 1)
+    for what, count in (("signal", signal[0]), ("latent", code[0])):
+        if count > MAX_CHANNELS:
+            raise ModelError(
+                f"the {what} has {count} channels; at most {MAX_CHANNELS} can be coded"
+            )
+    return Layout(
+        kind="image" if image else "series", item=item, signal=signal, latent=latent, code=code
     )
 
 
 class _Encoder(nn.Module):
-    """Grid indices in, scaled latents out, around the user's encoder."""
+    """Grid indices in, integer latents out, around the user's encoder."""
 
-    def __init__(self, inner: nn.Module, item: tuple[int, ...], step: float, scale: float) -> None:
+    def __init__(self, inner: nn.Module, layout: Layout, step: float, scale: float) -> None:
         super().__init__()
-        self.inner, self.item, self.step, self.scale = inner, item, step, scale
+        self.inner, self.layout, self.step, self.scale = inner, layout, step, scale
 
     def forward(self, signal: Tensor) -> Tensor:
-        latent = self.inner((signal * self.step).reshape(-1, *self.item))
-        latent = latent.unsqueeze(-1) if latent.dim() == 2 else latent
-        return latent * self.scale
+        """Map [N, C, W] or [N, C, H, W] to [N, L, S] or [N, L, h, w]."""
+        x = signal if self.step == 1 else signal * self.step
+        x = _reshaped(x, self.layout.signal, self.layout.item)
+        latent = _reshaped(self.inner(x), self.layout.latent, self.layout.code)
+        return torch.round(latent * self.scale).clamp(-LATENT_PEAK, LATENT_PEAK)
 
 
 class _Decoder(nn.Module):
-    """Scaled latents in, grid indices out, around the user's decoder."""
+    """Integer latents in, grid indices out, around the user's decoder."""
 
-    def __init__(
-        self, inner: nn.Module, out: tuple[int, ...], flat: bool, step: float, scale: float
-    ) -> None:
+    def __init__(self, inner: nn.Module, layout: Layout, step: float, scale: float) -> None:
         super().__init__()
-        self.inner, self.out, self.flat, self.step, self.scale = inner, out, flat, step, scale
+        self.inner, self.layout, self.step, self.scale = inner, layout, step, scale
 
     def forward(self, latent: Tensor) -> Tensor:
-        latent = latent * (1 / self.scale)
-        signal = self.inner(latent.squeeze(-1) if self.flat else latent)
-        return signal.reshape(-1, *self.out) * (1 / self.step)
+        """Map [N, L, S] or [N, L, h, w] to [N, C, W] or [N, C, H, W]."""
+        x = _reshaped(latent * (1 / self.scale), self.layout.code, self.layout.latent)
+        signal = _reshaped(self.inner(x), self.layout.item, self.layout.signal)
+        return torch.round(signal if self.step == 1 else signal * (1 / self.step))
 
 
-def _import_factory(module: str) -> Any:
-    name, found, attribute = module.partition(":")
-    if not found:
-        raise ConfigError(f"--module {module!r}: expected pkg.mod:factory")
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return getattr(importlib.import_module(name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"--module {module!r}: {error}") from error
+def _reshaped(x: Tensor, now: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
+    return x if now == wanted else x.reshape(-1, *wanted)
 
 
 def export_module(
@@ -137,24 +154,45 @@ def export_module(
         example: .npy with input for the encoder, user units, [N, W], [N, C, W] or [N, C, H, W].
         out: the bundle to write.
         precision: ``int8`` (static QDQ, calibrated on the example) or ``float``.
-        rows: a [N, W] example holds N items of W channels, not windows of one channel.
+        rows: a [N, C] example holds N items of C channels, not windows of one channel.
 
     Raises:
         ConfigError: no such factory, or it does not return a pair.
         SignalError: the example cannot be used.
         ModelError: the pair does not reproduce the example's shape, or cannot be exported.
     """
-    pair = _import_factory(module)()
-    if not (
-        isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(m, nn.Module) for m in pair)
-    ):
-        raise ConfigError(f"{module} returned {type(pair).__name__}, expected (encoder, decoder)")
+    pair = _made_pair(module)
     try:
         data = np.load(example, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise SignalError(f"cannot read the example {example}: {error}") from error
+    if not isinstance(data, np.ndarray):
+        raise SignalError(f"the example {example} is an archive; expected one array, a .npy")
     name = module.partition(":")[0].rpartition(".")[2]
     return export_pair(*pair, data, out, name=name, precision=precision, rows=rows)
+
+
+def _made_pair(module: str) -> tuple[nn.Module, nn.Module]:
+    name, found, attribute = module.partition(":")
+    if not (name and found and attribute):
+        raise ConfigError(f"--module {module!r}: expected pkg.mod:factory")
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        factory = getattr(importlib.import_module(name), attribute)
+        pair = factory()
+    except Exception as error:  # the user's own code: any failure of it is theirs to read
+        raise ConfigError(f"--module {module!r}: {type(error).__name__}: {error}") from error
+    if (
+        isinstance(pair, tuple | list)
+        and len(pair) == 2
+        and all(isinstance(m, nn.Module) for m in pair)
+    ):
+        return pair[0], pair[1]
+    raise ConfigError(
+        f"{module} returned {type(pair).__name__}, expected (encoder, decoder), two torch modules"
+    )
 
 
 def export_pair(
@@ -166,129 +204,110 @@ def export_pair(
     name: str,
     precision: str = "int8",
     rows: bool = False,
-    about: dict[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+    notes: str = "",
 ) -> Bundle:
-    """Export torch modules; see :func:`export_module`."""
-    if precision not in ("int8", "float"):
-        raise ConfigError(f"precision is {precision!r}, expected int8 or float")
-    if example.dtype.kind not in "iuf" or len(example) == 0:
-        raise SignalError(
-            f"the example is {example.dtype} {example.shape}, expected numbers [N, …]"
-        )
-    if example.dtype.kind == "f" and not np.isfinite(example).all():
-        raise SignalError("the example holds NaN or Inf")
-    layout = _layout(example, rows)
-    encoder.eval()
-    decoder.eval()
-    x = torch.from_numpy(np.ascontiguousarray(example[:4096]).astype(np.float32))
-    latent = _checked_latent(encoder, decoder, x)
-    scale = _latent_scale(latent)
+    """Export torch modules; see :func:`export_module`.
+
+    Args:
+        encoder: maps [N, ...] of the example's shape to [N, L], [N, L, S] or [N, L, h, w].
+        decoder: maps that back to the example's shape.
+        example: numbers [N, W], [N, C, W] or [N, C, H, W], user units; calibrates and counts.
+        out: the bundle to write.
+        name: the bundle's name.
+        precision: ``int8`` (static QDQ, calibrated on the example) or ``float``.
+        rows: a [N, C] example holds N items of C channels, not windows of one channel.
+        about: parts of the manifest to add; ``metrics`` are merged.
+        extra_files: files to carry along, such as pictures of the card.
+        notes: Markdown to end the card with.
+
+    Raises:
+        ConfigError: no such precision.
+        SignalError: the example cannot be used.
+        ModelError: the pair does not reproduce the example's shape, or cannot be exported.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    example = _checked_example(example)
+    encoder, decoder = frozen(encoder), frozen(decoder)
+    latent = _checked_latent(encoder, decoder, torch.from_numpy(example.astype(np.float32)))
+    layout = _layout(example, tuple(latent.shape[1:]), rows)
     grid = _grid_of(example)
-    flat = latent.dim() == 2
-    wide = latent.unsqueeze(-1) if flat else latent
-    signal_item = _signal_item(layout)
-    indices, _ = grid.to_index(example[:4096].reshape(-1, *signal_item))
-    wrapped_in = _Encoder(encoder, layout.item, grid.step, scale)
-    wrapped_out = _Decoder(decoder, signal_item, flat, grid.step, scale)
-    rows_in = indices[:CALIBRATION_ROWS].astype(np.float32)
-    with torch.no_grad():
-        rows_out = torch.round(wrapped_in(torch.from_numpy(rows_in))).numpy()
-    role = {"bundle": name}
-    graphs = {
-        "encoder.onnx": _to_onnx(
-            wrapped_in, rows_in, "signal", "latent", precision, {**role, "input_peak": MAX_INPUT}
-        ),
-        "decoder.onnx": _to_onnx(
-            wrapped_out,
-            rows_out,
-            "latent",
-            "signal",
-            precision,
-            {**role, "input_peak": LATENT_PEAK},
-        ),
-    }
+    scale = _latent_scale(latent)
+    wrapped = (
+        _Encoder(encoder, layout, grid.step, scale),
+        _Decoder(decoder, layout, grid.step, scale),
+    )
+    index, _ = grid.to_index(np.ascontiguousarray(example.reshape(-1, *layout.signal)))
+    graphs = _graphs(wrapped, index, name, precision)
     exact, certificate, reason = _try_certificate(graphs)
-    prior = _static_prior(wide * scale)
-    steps = int(np.prod(wide.shape[2:]))
-    stride = layout.window // wide.shape[2] if layout.kind == "series" else 0
-    if layout.kind == "series" and layout.window % wide.shape[2]:
-        raise ModelError(
-            f"the encoder gives {wide.shape[2]} latent steps per window of {layout.window}, "
-            "which does not divide it"
-        )
-    rmse = _rmse(wrapped_in, wrapped_out, indices)
+    coded = _Coded.measure(graphs, index)
+    prior = _static_prior(coded.symbols)
+    rmse = coded.rmse(index)
+    n_bytes = len(encode_latents(prior, [_raster(coded.symbols)], step_condition(BASE_STEP))[0])
+    about = dict(about or {})
     manifest: dict[str, Any] = {
         "name": name,
         "task": "codec",
         "exact": exact,
-        "codec": {
-            "signal": {
-                "kind": layout.kind,
-                "channels": layout.channels,
-                "dtype": example.dtype.name,
-                "rate_hz": None,
-                "unit": "",
-                "grid": [grid.num, grid.den],
-                "channel_names": [],
-                **({"height": layout.side[0], "width": layout.side[1]} if layout.side else {}),
-            },
-            "net": {
-                "stride": stride or layout.side[0] // wide.shape[2],
-                "latent_channels": int(wide.shape[1]),
-                "latent_shape": list(wide.shape[2:]) if layout.side else None,
-                "fixed_window": layout.window or None,
-                "latent_max": LATENT_PEAK,
-                "steps": {"min": 1, "max": 256, "default": BASE_STEP},
-                "max_rmse": round(4 * max(rmse, 0.5), 3),
-            },
-            "sample_priors": [],
-        },
+        "codec": _codec_part(layout, example.dtype.name, grid, rmse),
         "certificate": certificate,
         "metrics": {
             "precision": precision,
-            "rmse_grid_steps": round(rmse, 4),
-            "latent_steps": steps,
+            "example": {
+                "bits_per_sample": round(8 * n_bytes / index.size, 5),
+                "rmse": round(float(np.sqrt(np.mean(rmse**2))), 4),
+                "rmse_in_torch": round(_torch_rmse(wrapped, index), 4),
+            },
             "not_exact_because": reason,
+            **about.pop("metrics", {}),
         },
         "recipe": {"description": "A torch encoder/decoder pair exported with edgeae."},
-        **(about or {}),
+        **about,
     }
     files = {key: graph.SerializeToString() for key, graph in graphs.items()}
     files["coder.npz"] = pack_coder(prior, [])
-    files["README.md"] = model_card(manifest, files).encode()
-    golden = None
-    if exact:
-        golden = np.moveaxis(indices[:4], 1, -1)
-        golden = golden if layout.side else golden.reshape(-1, layout.channels)
-    return write_bundle(out, manifest, files, golden_signal=golden)
+    files |= extra_files or {}
+    files["README.md"] = (model_card(manifest, files) + notes).encode()
+    return write_bundle(
+        out, manifest, files, golden_signal=_golden(index, layout) if exact else None
+    )
 
 
-def _signal_item(layout: Layout) -> tuple[int, ...]:
-    if layout.side:
-        return (layout.channels, *layout.side)
-    return (layout.channels, layout.window)
+def _checked_example(example: Array) -> Array:
+    if example.dtype.kind not in "iuf" or example.size == 0 or example.ndim < 2:
+        raise SignalError(
+            f"the example is {example.dtype} {list(example.shape)}, expected numbers [N, ...]"
+        )
+    if not np.isfinite(example).all():
+        raise SignalError("the example holds NaN or Inf")
+    picks = np.unique(
+        np.linspace(0, len(example) - 1, min(len(example), EXAMPLE_ITEMS)).astype(int)
+    )
+    return np.ascontiguousarray(example[picks])
 
 
 def _checked_latent(encoder: nn.Module, decoder: nn.Module, x: Tensor) -> Tensor:
     try:
         with torch.no_grad():
-            latent = encoder(x)
-            back = decoder(latent)
-    except RuntimeError as error:
+            latent, back = [], []
+            for part in torch.split(x, 256):
+                latent.append(encoder(part))
+                back.append(decoder(latent[-1]).shape[1:])
+            found: Tensor = torch.cat(latent)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ModelError(f"the pair cannot run on the example: {error}") from error
-    if back.shape != x.shape:
+    if any(shape != x.shape[1:] for shape in back):
         raise ModelError(
-            f"the decoder gives {tuple(back.shape)} for an example of {tuple(x.shape)}; "
+            f"the decoder gives items of {list(back[0])} for an example of {list(x.shape[1:])}; "
             "it must give the example's shape back"
         )
-    if latent.dim() not in (2, 3, 4) or len(latent) != len(x):
-        raise ModelError(
-            f"the encoder gives {tuple(latent.shape)}, expected [N, L], [N, L, S] or [N, L, h, w]"
-        )
-    if not torch.isfinite(latent).all():
+    if len(found) != len(x):
+        raise ModelError(f"the encoder gives {len(found)} latents for {len(x)} items")
+    if not torch.isfinite(found).all():
         raise ModelError("the encoder gives NaN or Inf on the example")
-    result: Tensor = latent
-    return result
+    return found
 
 
 def _latent_scale(latent: Tensor) -> float:
@@ -296,9 +315,9 @@ def _latent_scale(latent: Tensor) -> float:
     rms = float(latent.square().mean().sqrt())
     if rms == 0:
         raise ModelError("the encoder gives zeros on the whole example")
-    exponent = np.round(np.log2(BASE_STEP * SYMBOLS_PER_RMS / rms))
-    top = np.floor(np.log2(LATENT_PEAK / float(latent.abs().max())))
-    return float(2.0 ** min(exponent, top))
+    exponent = round(math.log2(BASE_STEP * SYMBOLS_PER_RMS / rms))
+    top = math.floor(math.log2(LATENT_PEAK / float(latent.abs().max())))
+    return 2.0 ** min(exponent, top)
 
 
 def _grid_of(example: Array) -> Grid:
@@ -308,108 +327,136 @@ def _grid_of(example: Array) -> Grid:
     return fallback_grid(None, (float(example.min()), float(example.max())))
 
 
-def _to_onnx(
-    module: nn.Module,
-    rows: Array,
-    source: str,
-    target: str,
-    precision: str,
-    metadata: dict[str, Any],
-) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as folder:
-        plain, ready = Path(folder) / "float.onnx", Path(folder) / "ready.onnx"
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                torch.onnx.export(
-                    module,
-                    (torch.from_numpy(rows),),
-                    str(plain),
-                    input_names=[source],
-                    output_names=[target],
-                    dynamo=True,
-                    external_data=False,
-                    verbose=False,
-                    dynamic_shapes=({0: torch.export.Dim("N")},),
-                )
-        except Exception as error:
-            raise ModelError(f"torch cannot export the {target} graph: {error}") from error
-        if precision == "int8":
-            _quantize_static(plain, ready, rows, source)
-        else:
-            ready = plain
-        model = onnx.load(str(ready))
-    onnx.helper.set_model_props(model, {f"edgeae.{k}": str(v) for k, v in metadata.items()})
-    return model
-
-
-def _quantize_static(plain: Path, ready: Path, rows: Array, source: str) -> None:
-    import logging
-
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
+def _graphs(
+    wrapped: tuple[nn.Module, nn.Module], index: Array, name: str, precision: str
+) -> dict[str, onnx.ModelProto]:
+    picks = np.unique(
+        np.linspace(0, len(index) - 1, min(len(index), CALIBRATION_ITEMS)).astype(int)
     )
-
-    class Rows(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.left: Iterator[Array] = iter(rows)
-
-        def get_next(self) -> dict[str, Array] | None:
-            row = next(self.left, None)
-            return None if row is None else {source: row[None]}
-
-    level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
-    try:
-        quantize_static(
-            str(plain),
-            str(ready),
-            Rows(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
+    signal = index[picks].astype(np.float32)
+    with torch.no_grad():
+        latent = wrapped[0](torch.from_numpy(signal)).numpy()
+    latent = dequantize(symbolize(latent, BASE_STEP), BASE_STEP, LATENT_PEAK).astype(np.float32)
+    encoder, decoder = (
+        to_onnx(
+            net,
+            rows,
+            source,
+            target,
+            int8=precision == "int8",
+            metadata={"bundle": name, "role": role, "input_peak": str(peak)},
         )
-    except Exception as error:
-        raise ModelError(f"onnxruntime cannot quantize the {source} graph: {error}") from error
-    finally:
-        logging.root.setLevel(level)
+        for net, rows, source, target, role, peak in (
+            (wrapped[0], signal, "signal", "latent", "encoder", MAX_INPUT),
+            (wrapped[1], latent, "latent", "signal", "decoder", LATENT_PEAK),
+        )
+    )
+    return {"encoder.onnx": encoder, "decoder.onnx": decoder}
 
 
 def _try_certificate(
-    graphs: dict[str, onnx.ModelProto],
+    graphs: Mapping[str, onnx.ModelProto],
 ) -> tuple[bool, list[dict[str, Any]], str]:
     certificate = []
     try:
         for name, graph in sorted(graphs.items()):
             certificate += [{"graph": name, **layer.to_json()} for layer in certify(graph)]
-    except (NotDyadicError, KeyError, StopIteration) as error:
+    except NotDyadicError as error:
         return False, [], str(error)
     return True, certificate, ""
 
 
-def _static_prior(latent: Tensor) -> LatentPrior:
+@dataclass(frozen=True, kw_only=True)
+class _Coded:
+    """The example through the exported graphs: symbols, and the indices they decode to."""
+
+    symbols: npt.NDArray[np.int32]
+    decoded: Array
+
+    @classmethod
+    def measure(cls, graphs: Mapping[str, onnx.ModelProto], index: Array) -> _Coded:
+        encoder = _session(graphs["encoder.onnx"], "encoder.onnx", "signal", "latent")
+        decoder = _session(graphs["decoder.onnx"], "decoder.onnx", "latent", "signal")
+        symbols, decoded = [], []
+        for begin in range(0, len(index), CALIBRATION_ITEMS):
+            latent = encoder.run(index[begin : begin + CALIBRATION_ITEMS].astype(np.float32))
+            symbols.append(symbolize(np.rint(latent), BASE_STEP))
+            back = dequantize(symbols[-1], BASE_STEP, LATENT_PEAK)
+            decoded.append(decoder.run(back.astype(np.float32)))
+        return cls(symbols=np.concatenate(symbols), decoded=np.concatenate(decoded))
+
+    def rmse(self, index: Array) -> npt.NDArray[np.float64]:
+        """Error of the decoded indices, per channel."""
+        error = np.moveaxis(self.decoded - index.astype(np.float64), 1, 0)
+        squared = np.square(error).reshape(len(error), -1)
+        found: npt.NDArray[np.float64] = np.sqrt(squared.mean(axis=1))
+        return found
+
+
+def _session(model: onnx.ModelProto, name: str, source: str, target: str) -> GraphSession:
+    content = model.SerializeToString()
+    return open_session(content, name=name, input_name=source, output_name=target)
+
+
+def _raster(symbols: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """[N, L, ...] to [N, S, L]."""
+    flat = symbols.reshape(*symbols.shape[:2], -1)
+    return np.ascontiguousarray(flat.transpose(0, 2, 1))
+
+
+def _static_prior(symbols: npt.NDArray[np.int32]) -> LatentPrior:
     """Tables counted on the example: mean and scale per latent channel, one shape for all."""
-    symbols = np.rint(latent.flatten(2).double().numpy() / BASE_STEP)
-    values = symbols.transpose(1, 0, 2).reshape(symbols.shape[1], -1)
+    values = _raster(symbols).reshape(-1, symbols.shape[1]).T.astype(np.float64)
     mean = np.round(values.mean(1) * 16).astype(np.int32)
     gap = np.abs(values - mean[:, None] / 16).mean(1)
     # a logistic's mean absolute deviation is 2 ln 2 times its scale
     scale = np.maximum(gap / (2 * np.log(2)), 0.04)
-    index = np.clip(np.round(6 * np.log2(scale)) + 18, 0, N_SCALES - 1).astype(np.int32)
-    wide = np.exp2((index[:, None] - 18) / 6)
+    ls = np.clip(np.round(6 * np.log2(scale)) + 18, 0, N_SCALES - 1).astype(np.int32)
+    wide = np.exp2((ls[:, None] - 18) / 6)
     z = (values - mean[:, None] / 16) / wide
     half = 0.5 / np.broadcast_to(wide, z.shape)
     shape = shape_from_bins((z - half).ravel(), (z + half).ravel())
-    assert shape.shape == (SHAPE_POINTS,)
-    return LatentPrior(shape=shape, statics=np.stack([mean, index]))
+    return LatentPrior(shape=shape, statics=np.stack([mean, ls]))
 
 
-def _rmse(encoder: nn.Module, decoder: nn.Module, indices: Array) -> float:
-    x = torch.from_numpy(indices[:1024].astype(np.float32))
+def _torch_rmse(wrapped: tuple[nn.Module, nn.Module], index: Array) -> float:
+    x = torch.from_numpy(index[:1024].astype(np.float32))
     with torch.no_grad():
-        latent = torch.round(encoder(x) / BASE_STEP) * BASE_STEP
-        return float((torch.round(decoder(latent)) - x).square().mean().sqrt())
+        latent = torch.round(wrapped[0](x) / BASE_STEP) * BASE_STEP
+        return float((wrapped[1](latent) - x).square().mean().sqrt())
+
+
+def _codec_part(
+    layout: Layout, dtype: str, grid: Grid, rmse: npt.NDArray[np.float64]
+) -> dict[str, Any]:
+    signal: dict[str, Any] = {
+        "kind": layout.kind,
+        "channels": layout.signal[0],
+        "dtype": dtype,
+        "rate_hz": None,
+        "unit": "",
+        "grids": [[grid.num, grid.den]],
+        "channel_names": [],
+    }
+    image = layout.kind == "image"
+    if image:
+        signal |= {"height": layout.signal[1], "width": layout.signal[2]}
+    return {
+        "signal": signal,
+        "net": {
+            "stride": max(1, layout.signal[1] // layout.code[1]),
+            "latent_channels": layout.code[0],
+            "latent_shape": list(layout.code[1:]) if image else None,
+            "fixed_window": None if image else layout.window,
+            "latent_max": LATENT_PEAK,
+            "steps": {"min": 1, "max": 256, "default": BASE_STEP},
+            "max_rmse": [round(RMSE_GUARD * max(float(rmse.max()), 0.5), 3)],
+        },
+        "sample_priors": [],
+    }
+
+
+def _golden(index: Array, layout: Layout) -> npt.NDArray[np.int32]:
+    items = np.moveaxis(index[:4], 1, -1)
+    whole = items if layout.kind == "image" else items.reshape(-1, layout.signal[0])
+    return np.ascontiguousarray(whole.astype(np.int32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,10 @@ import numpy.typing as npt
 import onnx
 import torch
 import torch.nn.functional as F
-from onnx import numpy_helper
 from torch import Tensor
 
 from edgeae.errors import ModelError
+from edgeae.exporting.dyadic_graph import attributes_of, read_constants
 
 __all__ = ["run_torch"]
 
@@ -23,54 +24,99 @@ def run_torch(model: onnx.ModelProto, x: npt.NDArray[Any]) -> npt.NDArray[np.flo
     Raises:
         ModelError: an operator outside the dyadic set.
     """
-    tensors: dict[str, Any] = {
-        t.name: torch.from_numpy(numpy_helper.to_array(t).copy()) for t in model.graph.initializer
-    }
+    tensors: dict[str, Tensor] = {}
+    for name, value in read_constants(model).items():
+        wide = value.astype(np.float32) if value.dtype.kind == "f" else value
+        tensors[name] = torch.from_numpy(np.array(wide))
     tensors[model.graph.input[0].name] = torch.from_numpy(np.asarray(x, np.float32))
     with torch.no_grad():
         for node in model.graph.node:
-            attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            if node.output[0] in tensors:
+                continue
             inputs = [tensors[name] if name else None for name in node.input]
-            tensors[node.output[0]] = _run(node.op_type, inputs, attributes)
+            tensors[node.output[0]] = _run(node.op_type, inputs, attributes_of(node))
     out: npt.NDArray[np.float32] = tensors[model.graph.output[0].name].numpy()
     return out
 
 
 def _run(op: str, inputs: list[Any], attributes: dict[str, Any]) -> Tensor:
     x: Tensor = inputs[0]
-    if op == "DequantizeLinear":
-        scale: Tensor = inputs[1]
-        return x.float() * scale.view(-1, *([1] * (x.dim() - 1)))
-    if op == "Conv":
-        weight, bias = inputs[1], inputs[2] if len(inputs) > 2 else None
-        dims = weight.dim() - 2
-        pads = attributes.get("pads", [0] * 2 * dims)
-        flat = [v for d in reversed(range(dims)) for v in (pads[d], pads[d + dims])]
-        conv = F.conv1d if dims == 1 else F.conv2d
-        strides = list(attributes.get("strides", [1] * dims))
-        return conv(F.pad(x, flat), weight, bias, stride=strides)
-    if op == "Round":
-        return torch.round(x)
+    y: Tensor | None = inputs[1] if len(inputs) > 1 else None
+    if op in _UNARY:
+        return _UNARY[op](x)
+    if y is not None and op in _BINARY:
+        return _BINARY[op](x, y)
+    if op == "Conv" and y is not None:
+        return _conv(x, y, inputs[2] if len(inputs) > 2 else None, attributes)
+    if op == "Gemm" and y is not None:
+        return F.linear(x, y if attributes.get("transB") else y.T, *inputs[2:3])
     if op == "Clip":
-        return x.clamp(float(inputs[1]), float(inputs[2]))
-    if op in ("Mul", "Add", "Sub"):
-        y: Tensor = inputs[1]
-        return x * y if op == "Mul" else x + y if op == "Add" else x - y
-    if op == "Reshape":
-        return x.reshape([x.shape[i] if s == 0 else int(s) for i, s in enumerate(inputs[1])])
-    if op == "Transpose":
-        return x.permute(*attributes["perm"])
-    if op == "DepthToSpace":
-        return F.pixel_shuffle(x, attributes["blocksize"])
+        low, high = [*inputs[1:], None, None][:2]
+        return torch.clamp(x, low, high)
     if op == "Concat":
         return torch.cat(inputs, attributes["axis"])
+    if op in ("QuantizeLinear", "DequantizeLinear") and y is not None:
+        zero = inputs[2] if len(inputs) > 2 else torch.zeros((), dtype=torch.uint8)
+        if op == "DequantizeLinear":
+            return (x - zero.float()) * y
+        ends = torch.iinfo(zero.dtype)
+        return (torch.round(x / y) + zero).clamp(ends.min, ends.max)
+    return _moved(op, x, inputs[1:], attributes)
+
+
+_UNARY: dict[str, Callable[[Tensor], Tensor]] = {
+    "Identity": lambda x: x,
+    "Relu": F.relu,
+    "Round": torch.round,
+}
+_BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "Add": torch.add,
+    "Div": torch.div,
+    "Mul": torch.mul,
+    "Sub": torch.sub,
+}
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, attributes: dict[str, Any]) -> Tensor:
+    dims = weight.dim() - 2
+    pads = attributes.get("pads", [0] * 2 * dims)
+    flat = [v for d in reversed(range(dims)) for v in (pads[d], pads[d + dims])]
+    strides = list(attributes.get("strides", [1] * dims))
+    dilations = list(attributes.get("dilations", [1] * dims))
+    conv = F.conv1d if dims == 1 else F.conv2d
+    y: Tensor = conv(F.pad(x, flat), weight, bias, stride=strides, dilation=dilations)
+    return y
+
+
+def _moved(op: str, x: Tensor, given: list[Any], attributes: dict[str, Any]) -> Tensor:
+    """Operators that move numbers and change none."""
+    numbers: list[list[int]] = [[] if v is None else v.reshape(-1).tolist() for v in given]
+    if op == "Reshape":
+        return x.reshape([x.shape[i] if s == 0 else s for i, s in enumerate(numbers[0])])
+    if op == "Flatten":
+        return x.flatten(attributes.get("axis", 1))
+    if op == "Transpose":
+        return x.permute(*attributes["perm"])
+    if op == "DepthToSpace" and attributes.get("mode", "DCR") == "CRD":
+        return F.pixel_shuffle(x, attributes["blocksize"])
+    if op == "DepthToSpace":
+        n, c, h, w = x.shape
+        b = attributes["blocksize"]
+        y = x.reshape(n, b, b, c // b**2, h, w).permute(0, 3, 4, 1, 5, 2)
+        return y.reshape(n, c // b**2, h * b, w * b)
     if op == "Pad":
-        pads = [int(v) for v in inputs[1]]
-        rank = x.dim()
+        pads, rank = numbers[0], x.dim()
         return F.pad(x, [v for d in reversed(range(rank)) for v in (pads[d], pads[d + rank])])
     if op == "Slice":
+        starts, ends = numbers[:2]
+        axes = numbers[2] if len(numbers) > 2 else list(range(len(starts)))
+        steps = numbers[3] if len(numbers) > 3 else [1] * len(starts)
         index = [slice(None)] * x.dim()
-        for start, end, axis in zip(*(i.tolist() for i in inputs[1:4]), strict=True):
-            index[axis] = slice(start, end)
+        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+            index[axis] = slice(start, end, step)
         return x[tuple(index)]
+    if op in ("Squeeze", "Unsqueeze") and numbers:
+        for axis in sorted(numbers[0], reverse=op == "Squeeze"):
+            x = x.squeeze(axis) if op == "Squeeze" else x.unsqueeze(axis)
+        return x
     raise ModelError(f"{op} has no torch engine")

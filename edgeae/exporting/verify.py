@@ -185,20 +185,8 @@ def probe_windows(
     Returns:
         float32, integer valued, [count, ...] in the graph's input shape.
     """
-    net = bundle.manifest.net
-    shape = [d.dim_value or 0 for d in model.graph.input[0].type.tensor_type.shape.dim][1:]
-    length = 8 * (net.stride if net else 16)
-    if name == "encoder.onnx" and bundle.signal.is_image:
-        shape = [shape[0], bundle.signal.height or 0, bundle.signal.width or 0]
-    elif name == "decoder.onnx" and net is not None and net.latent_shape is not None:
-        shape = [shape[0], *net.latent_shape]
-    else:
-        if name == "decoder.onnx":
-            length = 8
-        if net is not None and net.fixed_window and name == "encoder.onnx":
-            length = net.fixed_window
-        shape = [shape[0], max(length, 8) if name != "decoder.onnx" else length]
-    peak = min(_input_peak(model), 1 << 23)
+    shape = _input_shape(bundle, name, model)
+    peak = min(_input_peak(model), MAX_INPUT)
     full = rng.integers(-peak, peak + 1, (count // 4, *shape))
     small = np.rint(rng.normal(0, 20, (count // 4, *shape)))
     walk = np.cumsum(np.rint(rng.normal(0, 8, (count // 4, *shape))), axis=-1)
@@ -210,6 +198,22 @@ def probe_windows(
             x = np.concatenate([x, _real_windows(bundle, signal, shape)])
     clipped: Array = np.clip(x, -peak, peak).astype(np.float32)
     return clipped
+
+
+def _input_shape(bundle: Bundle, name: str, model: onnx.ModelProto) -> list[int]:
+    """Shape of one window: what the graph fixes, and a few steps where it is free."""
+    dims = [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim][1:]
+    spec, net = bundle.signal, bundle.net
+    free = [8] * len(dims)
+    if name == "encoder.onnx" and net is not None:
+        free[1:] = [spec.height or 0, spec.width or 0] if spec.is_image else [8 * net.stride]
+        if net.fixed_window:
+            free[1:] = [net.fixed_window]
+    elif name == "decoder.onnx" and net is not None and net.latent_shape is not None:
+        free[1:] = list(net.latent_shape)
+    elif name != "decoder.onnx":
+        free[1:] = [8 * (net.stride if net else 16)]
+    return [fixed or open_ for fixed, open_ in zip(dims, free, strict=True)]
 
 
 def _center(bundle: Bundle) -> Array:
