@@ -92,6 +92,7 @@ def test_the_device_side_works(device, tmp_path):
     _, commands = device
     edgeae = commands / "edgeae"
     assert run(edgeae, "--version").startswith("edgeae ")
+    assert "ecg-own" in run(edgeae, "recipes")
     series_bundle(tmp_path / "b")
     rng = np.random.default_rng(0)
     x = np.rint(np.cumsum(rng.logistic(0, 3, 5000))).astype(np.int16)
