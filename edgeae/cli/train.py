@@ -159,14 +159,11 @@ def export(
 
         bundle = export_module(module, example, out, precision=precision, rows=rows)
     else:
-        import torch
-
         from edgeae.exporting.bundle import export_run
         from edgeae.train.run import RunFolder
 
         assert run is not None
-        torch.set_num_threads(threads)
-        bundle = export_run(RunFolder(run), out, progress=PhaseProgress())
+        bundle = export_run(RunFolder(run), out, progress=PhaseProgress(), threads=threads)
     size = sum(len(content) for content in bundle.files.values())
     exact = "exact" if bundle.manifest.exact else "exact: false"
     print(f"wrote {out}: {bundle.name}, {exact}, {size:,} bytes. Next:")

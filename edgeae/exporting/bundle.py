@@ -34,7 +34,11 @@ GOLDEN_ITEMS = 1024
 
 
 def export_run(
-    run: RunFolder, out: str | os.PathLike[str], *, progress: Progress = silent
+    run: RunFolder,
+    out: str | os.PathLike[str],
+    *,
+    progress: Progress = silent,
+    threads: int | None = None,
 ) -> Bundle:
     """Export a run as a bundle; quantizes it first where that is not done.
 
@@ -42,6 +46,7 @@ def export_run(
         run: a trained run.
         out: the bundle's folder, or a file ending in ``.zip``.
         progress: called by the quantization.
+        threads: of torch; None leaves them as they are.
 
     Returns:
         The bundle, loaded back from ``out``.
@@ -49,12 +54,13 @@ def export_run(
     Raises:
         ModelError: the run is not trained, or the certificate does not pass.
     """
+    torch.set_num_threads(threads or torch.get_num_threads())
     if run.recipe().model.family == "tutorial":
         from edgeae.exporting.tutorial import export_tutorial
 
         return export_tutorial(run, out)
     if not is_quantized(run):
-        quantize(run, progress=progress)
+        quantize(run, progress=progress, threads=torch.get_num_threads())
     parts = load_training_data(run)
     model = load_quantized(run)
     graphs: dict[str, onnx.ModelProto] = {}
