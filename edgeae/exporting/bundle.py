@@ -98,7 +98,7 @@ def export_run(
         "certificate": certificate,
         "metrics": metrics,
         "cost": cost,
-        "recipe": recipe_to_dict(model.recipe),
+        "recipe": _published(model.recipe),
         "data": parts.setup.hashes,
     }
     files = {name: graph.SerializeToString() for name, graph in graphs.items()}
@@ -108,6 +108,15 @@ def export_run(
     return write_bundle(
         out, manifest, files, golden_signal=_golden_signal(parts.validation, parts.setup)
     )
+
+
+def _published(recipe: Recipe) -> dict[str, Any]:
+    """The recipe for the manifest: files by name, not by their path on this machine."""
+    values = recipe_to_dict(recipe)
+    for key in ("source", "test"):
+        if values["data"].get(key):
+            values["data"][key] = os.path.basename(os.path.normpath(values["data"][key]))
+    return values
 
 
 def _codec_part(
@@ -147,7 +156,7 @@ def _codec_part(
         "net": net,
         "sample_priors": [
             {
-                "delta_min": min(p.steps) if min(p.steps) > 1 else 1,
+                "delta_min": min(p.steps),
                 "delta_max": 3 * max(p.steps),
                 "has_code": p.code,
             }

@@ -36,6 +36,7 @@ __all__ = [
 LATENT_EXPONENT = 4  # a latent integer is a sixteenth of a symbol at step 16
 LATENT_PEAK = 2047
 INPUT_PEAK = 2047
+OUT_BITS = 14  # of a reconstructed sample: twice the input's range, to be clipped never
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,17 @@ class TransformSpec:
         for step in self.strides:
             total *= step
         return total
+
+    @property
+    def out_bits(self) -> int:
+        """Bits of the last layer: as many as leave every output sample below 2^24."""
+        for bits in range(OUT_BITS, 1, -1):
+            peak = 2 ** (bits - 1) - 1
+            if all(
+                peak * 2**s + abs(c) < 2**24 for s, c in zip(self.shift, self.center, strict=True)
+            ):
+                return bits
+        return 0
 
     @property
     def down_layers(self) -> list[tuple[int, int, int]]:
@@ -184,7 +196,7 @@ class SynthesisNet(nn.Module):
                     n_out,
                     kernel=kernel,
                     relu=not last,
-                    bits=14 if last else spec.bits,
+                    bits=spec.out_bits if last else spec.bits,
                 )
             )
             factors.append(factor)

@@ -31,6 +31,7 @@ __all__ = [
     "code_of",
     "quantize_sample_prior",
     "quantize_window_code",
+    "whole_crop",
 ]
 
 BASE_STEP = 16.0
@@ -83,6 +84,11 @@ class Signal:
                 found.append(segment[None, :, :length])
                 left -= length
         return found
+
+
+def whole_crop(crop: int, unit: int) -> int:
+    """A crop's length in whole units of the window code's stride."""
+    return max(unit, crop // unit * unit)
 
 
 class WindowCode(nn.Module):
@@ -164,7 +170,7 @@ class TransformPhase:
     def loss(self, done: float, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Bits per sample plus weighted squared error of the next batch."""
         r = self.recipe
-        x = self.train.crops(r.batch, r.crop, generator)
+        x = self.train.crops(r.batch, whole_crop(r.crop, self._unit), generator)
         if r.augment > 0 and not self.train.is_image:
             x = self._augmented(x, generator)
         step = self._steps(len(x), generator)
@@ -206,7 +212,8 @@ def quantize_window_code(module: WindowCode, train: Signal, recipe: TrainRecipe)
     set_quantized(module, False)
     with torch.no_grad(), calibrating(module):
         for _ in range(24):
-            x = train.crops(recipe.batch, recipe.crop, generator)
+            unit = module.analysis.spec.stride
+            x = train.crops(recipe.batch, whole_crop(recipe.crop, unit), generator)
             module(x, torch.full((len(x),), BASE_STEP))
             low = torch.full((len(x),), float(recipe.step_range[0]))
             module(x, low)
@@ -258,13 +265,10 @@ class SamplePriorPhase:
             return self._replayed(generator)
         crop = r.crop
         if self.code is not None:
-            unit = self.code.analysis.spec.stride
-            crop = max(unit, crop // unit * unit)
+            crop = whole_crop(crop, self.code.analysis.spec.stride)
         x = self.train.crops(r.batch, crop, generator)
         if r.augment > 0 and not self.train.is_image:
-            gain = torch.exp2(
-                (torch.rand(len(x), 1, 1, generator=generator) * 2 - 1) * r.augment
-            )
+            gain = torch.exp2((torch.rand(len(x), 1, 1, generator=generator) * 2 - 1) * r.augment)
             x = torch.round(x * gain)
         # one bound means other steps on channels with other grids: half of the crops have a step
         # per channel, half one for all

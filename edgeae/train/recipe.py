@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import sys
 import types
 import typing
@@ -47,6 +48,16 @@ __all__ = [
     "recipe_to_dict",
     "with_overrides",
 ]
+
+
+# what the runtime's integer nets and manifests hold at most
+MAX_CHANNELS = 1024
+MAX_PRIOR_WIDTH = 256
+MAX_PRIOR_LAYERS = 8
+MAX_OFFSET = 4096
+MAX_WINDOW = 1 << 16
+MAX_STEP = 1 << 14
+TINY = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +256,7 @@ class Recipe:
             raise ConfigError("model.kernels must not be smaller than model.strides")
         if not 6 <= m.bits <= 12:
             raise ConfigError(f"model.bits is {m.bits}, expected 6 to 12")
+        self._check_ranges()
         for prior in self.sample_prior:
             if any(s < 1 or s % 2 == 0 for s in prior.steps) or not prior.steps:
                 raise ConfigError(
@@ -257,6 +269,64 @@ class Recipe:
                 raise ConfigError(f"sample_prior.code needs a dyadic model, not {m.family!r}")
         if m.family == "none" and not self.sample_prior:
             raise ConfigError("model.family is 'none' and there is no [[sample_prior]]: no model")
+
+    @property
+    def stride(self) -> int:
+        """Items of a series per latent step (images: per side); 1 without a window code."""
+        if self.model.family == "dense":
+            return self.model.window
+        return math.prod(self.model.strides) if self.model.family in ("conv1d", "conv2d") else 1
+
+    def _check_ranges(self) -> None:
+        """Check that numbers can be trained with, and that the runtime can code with the result."""
+        m, t, prior = self.model, self.train, self.latent_prior
+        net = m.family not in ("none", "tutorial")
+        inputs = MAX_PRIOR_WIDTH // 2 if net and prior.width else MAX_CHANNELS
+        limits: list[tuple[str, Sequence[float], float, float]] = [
+            ("model.latent", [m.latent], 1, inputs),
+            ("model.widths", m.widths, 1, math.inf),
+            ("model.strides", m.strides, 1, MAX_WINDOW),
+            ("model.kernels", m.kernels, 1, MAX_WINDOW),
+            ("model.window", [m.window], 1, MAX_WINDOW),
+            ("latent_prior.width", [prior.width], 0, MAX_PRIOR_WIDTH),
+            ("latent_prior.depth", [prior.depth], 1, MAX_PRIOR_LAYERS),
+            ("latent_prior.offsets", prior.offsets, 1, MAX_OFFSET),
+            ("train.steps", [t.steps], 1, math.inf),
+            ("train.batch", [t.batch], 1, math.inf),
+            ("train.crop", [t.crop], self.stride if m.family != "conv2d" else 1, math.inf),
+            ("train.learning_rate", [t.learning_rate], TINY, math.inf),
+            ("train.hard_after", [t.hard_after], 0, 1),
+            ("train.step_range", t.step_range, 1, MAX_STEP),
+            ("train.validate_every", [t.validate_every], 1, math.inf),
+            ("train.patience", [t.patience], 1, math.inf),
+            ("quantize.learning_rate", [self.quantize.learning_rate], TINY, math.inf),
+        ]
+        for i, p in enumerate(self.sample_prior):
+            name = f"sample_prior.{i}"
+            limits += [
+                (f"{name}.width", [p.width], 1, MAX_PRIOR_WIDTH),
+                (f"{name}.taps", [p.taps], 1, MAX_OFFSET),
+                (f"{name}.dilations", p.dilations, 0, MAX_OFFSET),
+                (f"{name}.bits", [p.bits], 6, 12),
+                (f"{name}.train_steps", [p.train_steps], 1, math.inf),
+                (f"{name}.batch", [p.batch], 1, math.inf),
+                (f"{name}.crop", [p.crop], self.stride if p.code else 2, math.inf),
+                (f"{name}.learning_rate", [p.learning_rate], TINY, math.inf),
+            ]
+            if len(p.dilations) >= MAX_PRIOR_LAYERS:
+                raise ConfigError(
+                    f"{name}.dilations has {len(p.dilations)} entries: at most "
+                    f"{MAX_PRIOR_LAYERS - 1} hidden layers can follow the first"
+                )
+        for name, values, low, high in limits:
+            for value in values:
+                if not low <= value <= high:
+                    top = "or more" if high == math.inf else f"to {high:g}"
+                    raise ConfigError(f"{name} is {value:g}, expected {low:g} {top}")
+        if t.step_range[0] > t.step_range[1]:
+            raise ConfigError(f"train.step_range is {list(t.step_range)}: low, then high")
+        if list(prior.offsets) != sorted(set(prior.offsets)) or not prior.offsets:
+            raise ConfigError(f"latent_prior.offsets are {list(prior.offsets)}: they must ascend")
 
 
 def _coerce(kind: Any, value: Any, where: str) -> Any:
@@ -280,6 +350,8 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"{where} is {value!r}, expected {kind.__name__}")
+    if kind is float and not math.isfinite(value):
+        raise ConfigError(f"{where} is {value!r}, expected a finite number")
     if kind in (int, float) and value < 0:
         raise ConfigError(f"{where} is {value!r}, expected a number that is not negative")
     return value
@@ -394,7 +466,7 @@ def with_overrides(recipe: Recipe, settings: Iterable[str]) -> Recipe:
         for name in parents:
             try:
                 node = node[int(name)] if isinstance(node, list) else node.setdefault(name, {})
-            except (ValueError, IndexError) as error:
+            except (ValueError, IndexError, AttributeError) as error:
                 raise ConfigError(f"--set {key}: there is no {name!r}") from error
         if not isinstance(node, dict):
             raise ConfigError(f"--set {key}: {parents[-1]} is not a table")

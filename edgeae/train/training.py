@@ -45,13 +45,19 @@ def load_training_data(run: RunFolder) -> TrainingData:
     part = _read_part(recipe, "train")
     if (run.path / "setup.json").exists():
         setup = Setup.from_json(run.read_json("setup.json"))
+        changed = [k for k, v in part.sha256.items() if setup.hashes.get(k, v) != v]
+        if changed:
+            raise ConfigError(
+                f"{', '.join(changed)} changed since the run in {run.path} began; bring back the "
+                "older data, or start a new run"
+            )
     else:
         setup = study(part)
         run.write_json("setup.json", setup.to_json())
     return TrainingData(
         setup=setup,
         train=signal_of(part, setup),
-        validation=signal_of(_read_part(recipe, "val"), setup),
+        validation=_validatable(signal_of(_read_part(recipe, "val"), setup), recipe.stride),
     )
 
 
@@ -140,6 +146,16 @@ def _train_window_code(
     phase = TransformPhase("transform", code, r, schedule, signal, parts.validation)
     run_phase(phase, run, seed=recipe.seed, progress=progress)
     return code
+
+
+def _validatable(signal: Signal, unit: int) -> Signal:
+    if signal.is_image or any(s.shape[-1] >= unit for s in signal.segments):
+        return signal
+    longest = max(s.shape[-1] for s in signal.segments)
+    raise ConfigError(
+        f"the longest validation segment has {longest} samples and the nets take {unit} at a time; "
+        "lower the product of model.strides (or model.window), or bring more data"
+    )
 
 
 def _long_enough(signal: Signal, crop: int) -> Signal:
