@@ -51,7 +51,7 @@ headers = st.builds(
     channels=st.integers(1, 300),
     frame_length=st.integers(1, 1000),
     image_size=st.none() | st.tuples(st.integers(1, 10), st.integers(1, 10)),
-    grids=st.tuples(st.tuples(st.integers(1, 2**53), st.integers(1, 2**53))),
+    grids=st.tuples(st.tuples(st.integers(1, 2**63 - 1), st.integers(1, 2**63 - 1))),
     rate_hz=st.none() | st.floats(0, 1e9),
     promise=st.sampled_from([Promise.LOSSLESS, Promise.LOSSY]),
     step=st.integers(0, 1 << 20),
@@ -177,6 +177,9 @@ def test_header_is_small() -> None:
         {"frame_length": 1 << 25},
         {"image_size": (0, 3)},
         {"grids": ((0, 1),)},
+        {"grids": ((1, 2**63),)},
+        {"grids": ((1, 2, True),)},
+        {"dtype": "float64", "grids": ((1, 2, False),)},
         {"deltas": (3,)},
         {"promise": "max_error", "max_error": 1.0, "deltas": (2,)},
         {"promise": "max_error"},
@@ -217,11 +220,17 @@ def test_channels_may_have_grids_of_their_own() -> None:
     most = replace(
         mixed,
         channels=1 << 16,
-        grids=tuple((2**53 - c, 2**53) for c in range(1 << 16)),
+        grids=tuple((2**63 - 1 - c, 2**63 - 1) for c in range(1 << 16)),
         deltas=tuple(2**30 - 1 - 2 * c for c in range(1 << 16)),
         metadata={"x": "y" * 65_000},
     )
     assert StreamHeader.unpack(most.pack()) == (most, len(most.pack()))
+    for specs in (((1, 1000, True),), ((1, 2), (1, 1000, True), (1, 2))):
+        single = StreamHeader(dtype="float64", channels=3, frame_length=64, grids=specs)
+        assert StreamHeader.unpack(single.pack()) == (single, len(single.pack()))
+        plain = replace(single, grids=tuple(spec[:2] for spec in specs))
+        assert len(single.pack()) == len(plain.pack()) + 1
+        assert single.checksum != plain.checksum
     # one grid may be spelled in one way only
     data = bytearray(FILE.pack()[:-4])
     data[5] |= 0x40

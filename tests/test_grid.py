@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from edgeae.errors import ConfigError
-from edgeae.signal.grid import INDEX_LIMIT, Grid, detect_grid, detect_grids, fallback_grid
+from edgeae.signal.grid import (
+    INDEX_LIMIT,
+    NEAR_ULPS,
+    Grid,
+    detect_grid,
+    detect_grids,
+    fallback_grid,
+)
+from edgeae.signal.ulps import move_ulps, ulps_beside
 
 DATA = Path(os.environ.get("EDGEAE_DATA", "/nowhere"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="EDGEAE_DATA is not set")
@@ -45,6 +53,56 @@ def test_finds_a_constant_that_samples_were_multiplied_by(dtype):
     assert np.array_equal(grid.to_index(x)[0], counts())
     later = counts(9000).astype(dtype) * dtype(0.07 * np.pi / 180)
     assert grid.to_index(later)[1].all()
+
+
+@pytest.mark.parametrize("factor", [0.00239, 0.07 * np.pi / 180, 1.7, 250.1])
+def test_finds_a_float64_constant_of_all_53_bits(factor):
+    grid = detect_grid(counts() * factor)
+    assert grid is not None
+    assert 1 << 52 < max(grid.num, grid.den) < 1 << 63
+    assert grid.to_index(counts(9000) * factor)[1].all()
+
+
+@pytest.mark.parametrize("step", [(1, 1000), (1, 200), (981, 409600), (1, 131), (1, 3)])
+def test_finds_the_step_below_float32(step):
+    narrow = (counts() * step[0] / step[1]).astype(np.float32)
+    grid = detect_grid(narrow.astype(np.float64))
+    assert grid == Grid(*step, single=True)
+    assert grid.to_index(narrow.astype(np.float64))[1].all()
+    assert grid.to_values(counts().astype(np.int32), np.float32).tobytes() == narrow.tobytes()
+
+
+@pytest.mark.parametrize("step", [1, 4, 0.125])
+def test_float32_hides_nothing_in_short_floats(step):
+    grid = detect_grid((counts() * step).astype(np.float32).astype(np.float64))
+    assert grid is not None
+    assert not grid.single
+    assert grid.step == step
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_finds_the_step_of_numbers_a_few_ulps_beside_it(dtype, single):
+    if single and dtype is np.float32:
+        pytest.skip("float32 is single anyway")
+    exact = Grid(1, 1000, single=single).to_values(counts().astype(np.int32), dtype)
+    off = np.random.default_rng(0).integers(-3, 4, exact.size).astype(np.int32)
+    x = np.where(exact == 0, exact, move_ulps(exact, off))
+    assert detect_grid(x) == Grid(1, 1000, single=single)
+    x[77] = np.pi / 7
+    assert detect_grid(x) is None
+
+
+def test_a_grid_prints_as_it_is_made():
+    for grid in (Grid(1, 10), Grid(1, 10, single=True)):
+        assert eval(repr(grid)) == grid == Grid(*grid.spec)
+
+
+def test_casts_beyond_the_ends_of_64_bits_saturate():
+    ends = np.array([-(2**31), 2**31 - 1, 0], np.int64).astype(np.int32)
+    for grid in (Grid((1 << 63) - 1, 1), Grid((1 << 63) - 1, 3)):
+        assert grid.to_values(ends, np.int64).tolist() == [-(2**63), 2**63 - 1, 0]
+        assert grid.to_values(ends, np.uint64).tolist() == [0, 2**64 - 1, 0]
 
 
 def test_nan_inf_and_negative_zero_are_not_in_the_way():
@@ -126,8 +184,11 @@ def test_a_found_grid_always_holds_every_finite_sample(x):
     n, exact = grid.to_index(x)
     back = grid.to_values(n, x.dtype)
     finite = np.isfinite(x.astype(np.float64))
-    assert np.array_equal(back[finite], x[finite])
-    assert (exact == (finite & ~((x == 0) & np.signbit(x.astype(np.float64))))).all()
+    near = x.dtype.kind == "f" and not np.array_equal(back[finite], x[finite])
+    if near:
+        beside = np.abs(ulps_beside(x[finite], back[finite]))
+        assert (beside[back[finite] != x[finite]] <= NEAR_ULPS).all()
+    assert near or (exact == (finite & ~((x == 0) & np.signbit(x.astype(np.float64))))).all()
     assert n.dtype == np.int32
     assert np.abs(n.astype(np.int64)).max(initial=0) < INDEX_LIMIT
 

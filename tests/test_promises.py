@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,8 @@ from edgeae.bitstream.frame import Mode
 from edgeae.bitstream.header import Promise, StreamHeader
 from edgeae.bitstream.reader import FrameReader
 from edgeae.signal.grid import Grid
+from edgeae.signal.io import read_signal
+from edgeae.signal.ulps import move_ulps
 from edgeae.tasks.codec import FrameCodec
 from edgeae.tasks.plan import index_bound
 
@@ -186,6 +190,51 @@ def test_channels_may_lie_on_grids_of_their_own():
     assert not any(frame.exceptions for frame in reader)
     same = edgeae.encode(None, x, lossless=True, grid=header.grids)
     assert FrameReader(io.BytesIO(same)).header == header
+
+
+@pytest.mark.parametrize("with_model", [False, True])
+@pytest.mark.parametrize("badly_parsed", [False, True])
+def test_widened_float32_samples_cost_what_their_integers_cost(with_model, badly_parsed, tmp_path):
+    rng = np.random.default_rng(1)
+    n = np.cumsum(rng.integers(-9, 10, (8_000, 2)), axis=0)
+    x = (n * np.array([0.001, 9.81 / 4096])).astype(np.float32).astype(np.float64)
+    if badly_parsed:  # by a reader that rounds at every step, as old ones of CSV files do
+        off = rng.choice([-1, 0, 0, 0, 1], x.shape).astype(np.int32)
+        x = np.where(n == 0, x, move_ulps(x, off))
+    bundle = series_bundle(tmp_path / "b", channels=2, grids=[[1, 1000], [981, 409600]])
+    bundle = bundle if with_model else None
+    data = edgeae.encode(bundle, x, lossless=True)
+    assert FrameReader(io.BytesIO(data)).header.grids == ((1, 1000, True), (981, 409600, True))
+    assert edgeae.decode(bundle, data).tobytes() == x.tobytes()
+    whole = edgeae.encode(None, n.astype(np.int32), lossless=True)
+    assert 8 * (len(data) - len(whole)) / x.size < (1.6 if badly_parsed else 0.1)
+    for max_error in (0.001, 0.01, 0.1):
+        data = edgeae.encode(bundle, x, max_error=max_error)
+        assert_within(x, edgeae.decode(bundle, data), max_error)
+        assert all(len(frame.exceptions) == 0 for frame in FrameReader(io.BytesIO(data)))
+
+
+@pytest.mark.skipif("EDGEAE_DATA" not in os.environ, reason="EDGEAE_DATA is not set")
+def test_a_table_that_went_through_float32_and_a_rough_parser():
+    path = Path(os.environ["EDGEAE_DATA"]) / "ett" / "ETTh1.csv"
+    x = read_signal(path).data[:3000]
+    data = edgeae.encode(None, x, lossless=True)
+    assert edgeae.decode(None, data).tobytes() == x.tobytes()
+    whole = edgeae.encode(None, np.rint(x * 1000).astype(np.int32), lossless=True)
+    assert 8 * (len(data) - len(whole)) / x.size < 1.3  # of 64
+
+
+def test_ulps_and_exceptions_live_in_one_frame():
+    rng = np.random.default_rng(0)
+    n = np.cumsum(rng.integers(-9, 10, (6, 5, 7)))
+    for dtype in (np.float32, np.float64):
+        x = (n / 1000).astype(dtype)
+        x = np.where(n == 0, x, move_ulps(x, rng.integers(-2, 3, x.shape).astype(np.int32)))
+        x[50:60], x[70], x[80], x[90] = np.nan, -0.0, np.inf, -1e30
+        for signal in (x, x.reshape(6, 5, 7), x.reshape(-1, 2)):
+            data = edgeae.encode(None, signal, lossless=True, grid=(1, 1000), frame_length=5)
+            assert edgeae.decode(None, data).tobytes() == x.tobytes()
+            assert any(frame.exceptions[:1] == b"\0" for frame in FrameReader(io.BytesIO(data)))
 
 
 @pytest.mark.parametrize("with_model", [False, True])

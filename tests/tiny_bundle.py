@@ -24,7 +24,12 @@ LATENTS = 2
 
 
 def series_bundle(
-    path: Path, *, channels: int = 1, max_rmse: Sequence[float] = (8.0,), **changes: Any
+    path: Path,
+    *,
+    channels: int = 1,
+    max_rmse: Sequence[float] = (8.0,),
+    grids: Sequence[Sequence[int]] = ((1, 1),),
+    **changes: Any,
 ) -> Bundle:
     """A bundle for series with a window code and two sample priors."""
     analysis = np.zeros((LATENTS * channels, channels, STRIDE), np.float32)
@@ -65,7 +70,7 @@ def series_bundle(
             "dtype": "int16",
             "rate_hz": 360.0,
             "unit": "count",
-            "grids": [[1, 1]],
+            "grids": [list(grid) for grid in grids],
         },
         net=_net(stride=STRIDE, latent_channels=LATENTS * channels)
         | {"context": [0, 0], "max_rmse": list(max_rmse)},

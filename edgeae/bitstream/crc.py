@@ -40,22 +40,26 @@ def crc32(data: bytes | bytearray | memoryview, start: int = 0) -> int:
 
 
 def sample_check(
-    indices: npt.NDArray[np.integer], exceptions: npt.NDArray[np.intp] | None = None
+    indices: npt.NDArray[np.integer],
+    exceptions: npt.NDArray[np.intp] | None = None,
+    ulps: npt.NDArray[np.integer] | None = None,
 ) -> int:
     """The frame's check of its decoded samples.
 
     Args:
         indices: grid indices of the frame, any shape, in stream order.
         exceptions: flat positions of samples that travel as exceptions; they count as 0.
+        ulps: how far the samples lie beside the grid, flat, if the frame says so.
 
     Returns:
-        CRC-16 of the indices as little-endian int32.
+        CRC-16 of the indices, then of the ulps, as little-endian int32.
     """
     flat = np.ascontiguousarray(indices, dtype="<i4").reshape(-1)
     if exceptions is not None and len(exceptions):
         flat = flat.copy()
         flat[exceptions] = 0
     crc = 0xFFFF
-    for begin in range(0, flat.size, _BLOCK):
-        crc = binascii.crc_hqx(flat[begin : begin + _BLOCK].tobytes(), crc)
+    for part in (flat,) if ulps is None else (flat, ulps.astype("<i4", copy=False)):
+        for begin in range(0, part.size, _BLOCK):
+            crc = binascii.crc_hqx(part[begin : begin + _BLOCK].tobytes(), crc)
     return crc

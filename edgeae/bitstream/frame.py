@@ -65,7 +65,7 @@ class Frame:
         payload: the coded samples, without the exceptions.
         check: `crc.sample_check` of the decoded samples; None in the radio profile, which has
             no room for it.
-        exceptions: packed list of samples off the grid (`plain.pack_exceptions`), or empty.
+        exceptions: samples off the grid (`plain.pack_exceptions`, `plain.join_ulps`), or empty.
         variant: which of up to four sample priors coded the frame (modes 4 and 5), else 0.
         start: item number of the frame's first item; set by readers, ignored by writers.
         lost_items: items missing between the frame before and this one; set by readers.

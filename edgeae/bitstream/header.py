@@ -18,6 +18,7 @@ import numpy as np
 from edgeae.bitstream.crc import crc32
 from edgeae.bitstream.varint import pack_varint, unpack_varint
 from edgeae.errors import ConfigError, CorruptError, NotAStreamError, TruncatedError, VersionError
+from edgeae.signal.grid import GridSpec
 
 __all__ = [
     "FORMAT_VERSION",
@@ -33,9 +34,11 @@ FORMAT_VERSION = 1
 MAX_FRAME_SAMPLES = 1 << 25
 MAX_METADATA_BYTES = 1 << 16
 _MAX_FIELDS_BYTES = 1 << 21
-_MAX_GRID = 1 << 53
+_MAX_GRID = (1 << 63) - 1
 _MAX_DELTA = (1 << 30) - 1
 _MAX_STEP = 1 << 20
+
+_SINGLE = b"\0"  # stands before num, which is never 0
 
 _FLAG_RADIO = 1
 _FLAG_MODEL = 2
@@ -109,7 +112,8 @@ class StreamHeader:
         channels: channels C of the signal [T, C] or images [N, H, W, C].
         frame_length: items (time steps or images) in a regular frame.
         image_size: (H, W) of a stream of images, None for a series.
-        grids: per channel (num, den): a sample is ``index * num / den``. One entry stands for all.
+        grids: per channel (num, den): a sample is ``index * num / den``; (num, den, True) if it
+            then passes through float32, in float64 streams. One entry stands for all.
         rate_hz: sampling rate, if known.
         promise: what holds for every sample.
         deltas: per channel the step of the residual quantizer on grid indices, odd: 1 for
@@ -133,7 +137,7 @@ class StreamHeader:
     channels: int
     frame_length: int
     image_size: tuple[int, int] | None = None
-    grids: tuple[tuple[int, int], ...] = ((1, 1),)
+    grids: tuple[GridSpec, ...] = ((1, 1),)
     rate_hz: float | None = None
     promise: Promise = Promise.LOSSLESS
     deltas: tuple[int, ...] = (1,)
@@ -162,9 +166,14 @@ class StreamHeader:
             )
         self._give_each_channel_one("grids")
         self._give_each_channel_one("deltas")
-        for num, den in set(self.grids):
+        for num, den, *single in set(self.grids):
             _check_count("each number of a grid", num, 1, _MAX_GRID)
             _check_count("each number of a grid", den, 1, _MAX_GRID)
+            if single and (single != [True] or self.dtype != "float64"):
+                raise ConfigError(
+                    f"the grid {(num, den, *single)} of {self.dtype} samples: a third entry is "
+                    "True, for float64 samples that passed through float32"
+                )
         for delta in set(self.deltas):
             _check_count("delta", delta, 1, _MAX_DELTA)
             if delta % 2 == 0:
@@ -240,8 +249,8 @@ class StreamHeader:
         if len(set(self.grids)) > 1 or len(set(self.deltas)) > 1:
             flags |= _FLAG_OWN
             n_own = self.channels
-        for num, den in self.grids[:n_own]:
-            fields += pack_varint(num) + pack_varint(den)
+        for num, den, *single in self.grids[:n_own]:
+            fields += (_SINGLE if single else b"") + pack_varint(num) + pack_varint(den)
         fields.append(_PROMISES.index(self.promise))
         for delta in self.deltas[:n_own]:
             fields += pack_varint(delta)
@@ -330,11 +339,12 @@ class StreamHeader:
             image_size = (height, width)
         frame_length, pos = unpack_varint(data, pos)
         n_own = channels if flags & _FLAG_OWN else 1
-        grids: list[tuple[int, int]] = []
+        grids: list[GridSpec] = []
         for _ in range(n_own):
-            num, pos = unpack_varint(data, pos)
+            single = data[pos : pos + 1] == _SINGLE
+            num, pos = unpack_varint(data, pos + single)
             den, pos = unpack_varint(data, pos)
-            grids.append((num, den))
+            grids.append((num, den, True) if single else (num, den))
         if pos >= len(data) or data[pos] >= len(_PROMISES):
             raise CorruptError("the stream header has an unknown promise")
         promise = _PROMISES[data[pos]]

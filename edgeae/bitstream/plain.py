@@ -1,6 +1,6 @@
 """The modes that need no coder: raw, constant, and the list of samples off the grid.
 
-FORMAT.md, sections 6.1, 6.2 and 5.3, describe the bytes.
+FORMAT.md, sections 5 and 6, describe the bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ __all__ = [
     "decode_raw",
     "encode_constant",
     "encode_raw",
+    "join_ulps",
     "pack_exceptions",
+    "split_ulps",
     "unpack_exceptions",
 ]
 
@@ -156,3 +158,25 @@ def unpack_exceptions(
     if pos != len(data):
         raise CorruptError(f"the list of exceptions has {len(data) - pos} bytes too many")
     return np.concatenate(positions), np.concatenate(samples).astype(np.dtype(dtype))
+
+
+def join_ulps(ulps: bytes, runs: bytes) -> bytes:
+    """Exceptions made of coded ulps, and of runs where there are some."""
+    return b"\0" + pack_varint(len(ulps)) + ulps + runs
+
+
+def split_ulps(data: bytes) -> tuple[bytes, bytes]:
+    """The coded ulps among a frame's exceptions, empty if there are none, and the runs likewise.
+
+    Raises:
+        CorruptError: the exceptions break a rule.
+    """
+    if data[:1] != b"\0":
+        return b"", data
+    try:
+        size, pos = unpack_varint(data, 1)
+    except TruncatedError as error:
+        raise CorruptError("the list of exceptions is cut short") from error
+    if not 1 <= size <= len(data) - pos:
+        raise CorruptError(f"ulps are said to take {size} of {len(data) - pos} bytes")
+    return data[pos : pos + size], data[pos + size :]

@@ -118,7 +118,7 @@ def _header_fields(header: Any) -> dict[str, Any]:
         "channels": header.channels,
         "image_size": None if header.image_size is None else list(header.image_size),
         "rate_hz": header.rate_hz,
-        "grid": _one_or_each([f"{num}/{den}" for num, den in header.grids]),
+        "grid": _one_or_each([_grid_words(*spec) for spec in header.grids]),
         "promise": header.promise.value,
         "max_error": header.max_error,
         "delta": _one_or_each(header.deltas),
@@ -128,6 +128,10 @@ def _header_fields(header: Any) -> dict[str, Any]:
         "frame_length": header.frame_length,
         "metadata": header.metadata,
     }
+
+
+def _grid_words(num: int, den: int, single: bool = False) -> str:
+    return f"{num}/{den}" + (" in float32" if single else "")
 
 
 def _one_or_each(values: Sequence[Any]) -> Any:

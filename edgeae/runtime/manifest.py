@@ -49,6 +49,8 @@ class SignalSpec:
     """The signal a model is made for.
 
     ``grids`` holds one (num, den) for all channels or one for each: sample = index * num / den.
+    Whether float64 samples passed through float32 is the stream's affair, for the indices are the
+    same.
     Images have a height and a width.
     """
 
@@ -290,7 +292,7 @@ def _parse_signal(part: _Fields) -> SignalSpec:
 def _parse_grids(part: _Fields, channels: int) -> tuple[tuple[int, int], ...]:
     """One (num, den) for all channels, or one for each."""
     grids = tuple(
-        _pair(entry.integers(str(c), 2, 1, 2**53))
+        _pair(entry.integers(str(c), 2, 1, 2**63 - 1))
         for c, entry in enumerate(part.each("grids", channels))
     )
     return grids[:1] if len(set(grids)) == 1 else grids

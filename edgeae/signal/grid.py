@@ -12,12 +12,17 @@ How a step is found (steps coarser than the float format can hide are the only o
 4. any other step (``9.81 / 4096``, ``1 / 131``): from the smallest difference between distinct
    values, refined over ever longer differences, then the simplest fraction that still explains
    every sample.
+
+float64 samples that are float32 ones made wider, as a file of a float32 sensor often has them,
+hide their step below float32's rounding: 5.827 reads 5.827000141143799. They are searched as
+float32, and a step found so is marked ``single``. Where nothing is found, samples may at last lie
+``NEAR_ULPS`` beside the grid, as numbers do that were computed or badly parsed on their way.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -32,9 +37,25 @@ from edgeae.signal.grid_steps import (
     general_steps,
     subsample,
 )
+from edgeae.signal.ulps import ulps_beside
 
-__all__ = ["INDEX_LIMIT", "Grid", "detect_grid", "detect_grids", "fallback_grid"]
+__all__ = [
+    "INDEX_LIMIT",
+    "NEAR_ULPS",
+    "Grid",
+    "GridSpec",
+    "detect_grid",
+    "detect_grids",
+    "fallback_grid",
+]
 
+GridSpec = tuple[int, int] | tuple[int, int, bool]
+"""A grid as plain numbers: (num, den), with True behind them if it is ``single``."""
+
+NEAR_ULPS = 8
+"""How far beside a grid floats may lie, in units of the last place, if they do not lie on one."""
+
+_NEAR_BITS = 4  # 2 * NEAR_ULPS = 2^4
 _INT64_MAX = (1 << 63) - 1
 _MANTISSA_BITS = {"e": 11, "f": 24, "d": 53}
 _SAMPLE_SIZE = 4096
@@ -46,6 +67,14 @@ _EVIDENCE_BITS = 24.0
 class Grid:
     """Integers in disguise: sample = ``n * num / den`` in float64, then cast to the dtype.
 
+    ``num`` and ``den`` are first rounded to float64 where they exceed 2^53; product and quotient
+    are rounded to it too. These are IEEE's basic operations: every machine gets the same sample.
+
+    Attributes:
+        num: numerator of the step, 1..2^63 - 1.
+        den: denominator, likewise.
+        single: float64 samples pass through float32 on their way: they are widened float32 ones.
+
     Example:
         >>> import numpy as np
         >>> grid = Grid(1, 1000)
@@ -54,21 +83,51 @@ class Grid:
         ([250, 1500, 0], [True, True, False])
         >>> grid.to_values(n, np.float32).tolist()
         [0.25, 1.5, 0.0]
+        >>> Grid(1, 1000, single=True).to_values(np.array([5827]), np.float64).tolist()
+        [5.827000141143799]
     """
 
     num: int = 1
     den: int = 1
+    single: bool = False
 
     def __post_init__(self) -> None:
         if self.num < 1 or self.den < 1 or max(self.num, self.den) >= 1 << 63:
             raise ConfigError(
                 f"a grid is a positive fraction num/den below 2^63, got {self.num}/{self.den}"
             )
+        if not isinstance(self.single, bool):
+            raise ConfigError(f"a grid is (num, den) or (num, den, True), got {self.single!r} last")
+
+    def __repr__(self) -> str:
+        end = ", single=True)" if self.single else ")"
+        return f"Grid(num={self.num}, den={self.den}{end}"
 
     @property
     def step(self) -> float:
         """Distance of two neighbours in user units."""
         return self.num / self.den
+
+    @property
+    def spec(self) -> GridSpec:
+        """The grid as plain numbers; ``Grid(*spec)`` is the way back."""
+        return (self.num, self.den, True) if self.single else (self.num, self.den)
+
+    def resolution(self, x: NDArray[Any]) -> float:
+        """How far apart the floats are that samples of ``x``'s size are rounded to.
+
+        0 for integers, and where ``n * num / den`` needs no rounding.
+        """
+        if x.dtype.kind != "f":
+            return 0.0
+        info = np.finfo(np.float32 if self.single else x.dtype)
+        peak = float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0))
+        peak = min(max(peak, self.step), float(info.max))
+        if self.den & (self.den - 1) == 0:
+            dyadic = self.num & (self.num - 1) == 0
+            if dyadic or peak * self.den < 2.0 ** (info.nmant + 1):
+                return 0.0
+        return float(np.spacing(info.dtype.type(peak)))
 
     def to_index(self, x: NDArray[Any]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
         """Nearest grid index of every sample, and where the index is the sample, bit for bit.
@@ -109,8 +168,9 @@ class Grid:
             return np.clip(wide, info.min, info.max).astype(kind)
         values = np.asarray(n, np.float64) * float(self.num) / float(self.den)
         if kind.kind in "iu":
-            info = np.iinfo(kind)
-            return np.clip(np.rint(values), info.min, float(info.max)).astype(kind)
+            return _saturated(np.rint(values), kind)
+        if self.single and kind == np.float64:
+            values = values.astype(np.float32)
         with np.errstate(over="ignore"):
             return values.astype(kind)
 
@@ -143,8 +203,8 @@ def detect_grid(x: NDArray[Any]) -> Grid | None:
 
     Returns:
         A grid whose round trip is exact in ``x.dtype`` for every finite sample (a -0.0 counts as
-        0.0), with every index below 2^30; None where only the float format's own resolution
-        was found, as in white noise.
+        0.0), or where there is none, within ``NEAR_ULPS``; with every index below 2^30. None where
+        only the float format's own resolution was found, as in white noise.
 
     Example:
         >>> import numpy as np
@@ -162,24 +222,12 @@ def detect_grid(x: NDArray[Any]) -> Grid | None:
     if x.dtype.char not in _MANTISSA_BITS:
         raise SignalError(f"expected integer or float samples, got dtype {x.dtype}")
     x = x[np.isfinite(x)]
-    probe = np.unique(np.abs(subsample(x, _SAMPLE_SIZE)))
-    probe = probe[probe > 0]
-    if probe.size == 0:
-        return Grid(1, 1)
-    mantissa = _MANTISSA_BITS[x.dtype.char]
-    candidates = {*decimal_steps(probe), dyadic_step(probe, mantissa)}
-    for step in sorted(filter(None, candidates), reverse=True):
-        grid = _proved(x, step)
-        if grid is not None and _believable(grid, probe, mantissa):
-            break
-    else:
-        grid = None
-    if grid is None or not _is_coarse(grid, probe, mantissa):
-        for step in general_steps(x, mantissa):
-            general = _proved(x, step)
-            if general is not None and _believable(general, probe, mantissa):
-                return general
-    return grid
+    found = _float_grid(x)
+    if x.dtype == np.float64 and (found is None or not _hides_nothing(found, x)):
+        found = _single_grid(x, found)
+    if found is None and x.dtype != np.float16:
+        found = _float_grid(x, near=True)
+    return found
 
 
 def detect_grids(x: NDArray[Any]) -> tuple[Grid | None, ...]:
@@ -243,33 +291,91 @@ def _integer_grid(x: NDArray[Any]) -> Grid | None:
     return Grid(divisor, 1)
 
 
-def _proved(x: NDArray[Any], step: Fraction) -> Grid | None:
-    """The grid of this step, made as coarse as all samples allow, if it holds them exactly."""
+def _float_grid(x: NDArray[Any], *, near: bool = False) -> Grid | None:
+    """The coarsest grid of finite floats, as their own format shows it."""
+    probe = np.unique(np.abs(subsample(x, _SAMPLE_SIZE)))
+    probe = probe[probe > 0]
+    if probe.size == 0:
+        return Grid(1, 1)
+    mantissa = _MANTISSA_BITS[x.dtype.char] - (_NEAR_BITS if near else 0)
+    candidates = {*decimal_steps(probe), None if near else dyadic_step(probe, mantissa)}
+    for step in sorted(filter(None, candidates), reverse=True):
+        grid = _proved(x, step, near=near)
+        if grid is not None and _believable(grid, probe, mantissa, near=near):
+            break
+    else:
+        grid = None
+    if grid is None or not _is_coarse(grid, probe, mantissa):
+        for step in general_steps(x, mantissa):
+            general = _proved(x, step, near=near)
+            if general is not None and _believable(general, probe, mantissa, near=near):
+                return general
+    return grid
+
+
+def _single_grid(x: NDArray[np.float64], plain: Grid | None) -> Grid | None:
+    """The grid of float64 samples that were float32 ones, if it is coarser than the plain one."""
+    with np.errstate(over="ignore"):
+        narrow = x.astype(np.float32)
+    beside = np.abs(ulps_beside(x, narrow.astype(np.float64)))
+    if int(beside.max(initial=0)) > (NEAR_ULPS if plain is None else 0):
+        return plain
+    found = _float_grid(narrow)
+    if found is None or (plain is not None and plain.step >= found.step):
+        return plain
+    return found if _holds(found, x, near=plain is None)[0] else replace(found, single=True)
+
+
+def _hides_nothing(grid: Grid, x: NDArray[np.float64]) -> bool:
+    """Whether a grid is so coarse that floats with float32's few bits would show it too."""
+    return float(np.max(np.abs(x), initial=0.0)) < grid.step * 2.0 ** (_MANTISSA_BITS["f"] - 2)
+
+
+def _saturated(values: NDArray[np.float64], kind: np.dtype[Any]) -> NDArray[Any]:
+    """Whole numbers as integers; a cast from float64 is undefined beyond the ends of the type."""
+    info = np.iinfo(kind)
+    end = float(info.max)  # of 64 bits: one too large
+    below = end if int(end) == info.max else np.nextafter(end, 0.0)
+    inside = np.clip(values, info.min, below).astype(kind)
+    return np.where(values >= end, kind.type(info.max), inside)
+
+
+def _holds(grid: Grid, x: NDArray[Any], *, near: bool) -> tuple[bool, NDArray[np.int32]]:
+    """Whether all finite samples lie on a grid, or near it, and their indices."""
+    n, exact = grid.to_index(x)
+    exact |= (x == 0) & (n == 0)
+    if near and not exact.all():
+        exact |= np.abs(ulps_beside(x, grid.to_values(n, x.dtype))) <= NEAR_ULPS
+    return bool(exact.all()), n
+
+
+def _proved(x: NDArray[Any], step: Fraction, *, near: bool) -> Grid | None:
+    """The grid of this step, made as coarse as all samples allow, if it holds them."""
+    if max(step.numerator, step.denominator) >= 1 << 63:
+        return None
+    grid = Grid(step.numerator, step.denominator)
     for size in (256, x.size):  # most wrong steps fail on the first few samples
-        part = x[:size]
-        if max(step.numerator, step.denominator) >= 1 << 63:
-            return None
-        grid = Grid(step.numerator, step.denominator)
-        n, exact = grid.to_index(part)
-        if not (exact | ((part == 0) & (n == 0))).all():
+        holds, n = _holds(grid, x[:size], near=near)
+        if not holds:
             return None
     if x.min() != x.max():
         divisor = int(np.gcd.reduce(n))
         coarser = step * max(divisor, 1)
         if divisor > 1 and max(coarser.numerator, coarser.denominator) < 1 << 63:
             rough = Grid(coarser.numerator, coarser.denominator)
-            n2, exact = rough.to_index(x)
-            if (exact | ((x == 0) & (n2 == 0))).all():
+            if _holds(rough, x, near=near)[0]:
                 return rough
     return grid
 
 
-def _believable(grid: Grid, probe: NDArray[np.float64], mantissa: int) -> bool:
+def _believable(grid: Grid, probe: NDArray[np.float64], mantissa: int, *, near: bool) -> bool:
     """True unless the step is what the float format's own resolution would show in noise."""
     peak = float(probe[-1])
     dyadic = grid.den & (grid.den - 1) == 0
-    if dyadic and peak / grid.step < 2.0 ** min(mantissa, 30):
+    if not near and dyadic and peak / grid.step < 2.0 ** min(mantissa, 30):
         return True  # as if the floats were integers all along: nothing can be finer
+    if near and not _is_coarse(grid, probe, mantissa):
+        return False  # large samples would be near any grid so fine
     spacing = np.ldexp(1.0, np.frexp(probe)[1] - mantissa)
     evidence = float(np.sum(np.maximum(np.log2(grid.step / spacing), 0.0)))
     # A step is paid for by its own description; for one value alone, any decimal would do.

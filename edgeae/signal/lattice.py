@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeae.signal.grid import Grid
+from edgeae.signal.grid import Grid, GridSpec
 
 __all__ = ["Lattice"]
 
@@ -29,15 +29,15 @@ class Lattice:
     grids: tuple[Grid, ...] = (Grid(),)
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[int, int]]) -> Lattice:
-        """The lattice of (num, den) pairs, one for all channels or one for each."""
-        grids = tuple(Grid(num, den) for num, den in pairs)
+    def of(cls, specs: Sequence[GridSpec]) -> Lattice:
+        """The lattice of grids as plain numbers, one for all channels or one for each."""
+        grids = tuple(Grid(*spec) for spec in specs)
         return cls(grids[:1] if len(set(grids)) == 1 else grids)
 
     @property
-    def pairs(self) -> tuple[tuple[int, int], ...]:
-        """(num, den) of each grid."""
-        return tuple((grid.num, grid.den) for grid in self.grids)
+    def specs(self) -> tuple[GridSpec, ...]:
+        """Each grid as plain numbers."""
+        return tuple(grid.spec for grid in self.grids)
 
     @property
     def steps(self) -> NDArray[np.float64]:

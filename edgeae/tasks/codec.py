@@ -26,7 +26,13 @@ from edgeae.bitstream.classical import encode_classical
 from edgeae.bitstream.crc import crc16, sample_check
 from edgeae.bitstream.frame import Frame, Mode
 from edgeae.bitstream.header import Promise
-from edgeae.bitstream.plain import decode_constant, encode_constant, encode_raw, pack_exceptions
+from edgeae.bitstream.plain import (
+    decode_constant,
+    encode_constant,
+    encode_raw,
+    join_ulps,
+    pack_exceptions,
+)
 from edgeae.bitstream.varint import pack_varint
 from edgeae.errors import ModelError
 from edgeae.native import core
@@ -34,6 +40,7 @@ from edgeae.runtime.latent_prior import encode_latents, step_condition
 from edgeae.runtime.manifest import NetSpec
 from edgeae.runtime.sample_prior import encode_samples
 from edgeae.runtime.transform import analyse, symbolize, synthesise
+from edgeae.signal.ulps import ulps_beside
 from edgeae.tasks.checks import all_differ, bridged, looks_easy, samples_within
 from edgeae.tasks.frame_decoder import FrameDecoder
 from edgeae.tasks.setup import Indices, Samples
@@ -42,6 +49,8 @@ __all__ = ["FrameCodec", "frames_at_once", "lossy_delta", "lossy_rmse"]
 
 _BATCH_FRAMES = 64
 _BATCH_SAMPLES = 1 << 16 if core is not None else 1 << 20  # numpy's loops want company
+_MAX_ULPS = 64
+_FEW = 32  # of so many samples, one beside the grid is an exception
 
 
 @dataclass(kw_only=True)
@@ -49,13 +58,14 @@ class _Block:
     """One frame's samples on their way in.
 
     samples: flat, in the stream's dtype. x: indices [G, T, C], exceptions bridged over.
-    held: flat mask of the samples that the grid can hold.
+    held: flat mask of the samples that the grid can hold. ulps: flat, how far beside it they lie.
     """
 
     n_items: int
     samples: Samples
     x: Indices
     held: NDArray[np.bool_]
+    ulps: Indices | None = None
 
 
 @dataclass(kw_only=True)
@@ -130,7 +140,15 @@ class FrameCodec(FrameDecoder):
         """Grid indices, and which samples they hold: exactly if lossless, else at all."""
         rows = np.ascontiguousarray(samples).reshape(-1, self.header.channels)
         index, held = self.lattice.to_index(rows)
-        if self.header.promise is not Promise.LOSSLESS:
+        ulps = None
+        if self.header.promise is Promise.LOSSLESS:
+            if self.dtype.kind == "f" and not held.all():
+                beside = ulps_beside(rows, self.lattice.to_values(index, self.dtype))
+                near = ~held & (np.abs(beside) <= _MAX_ULPS)
+                if np.count_nonzero(near) * _FEW > near.size:
+                    held |= near
+                    ulps = np.where(near, beside, 0).astype(np.int32).reshape(-1)
+        else:
             held |= index != 0
             if not held.all():  # 0 stands for what rounds to it, and for what has no index
                 with np.errstate(invalid="ignore"):
@@ -139,7 +157,9 @@ class FrameCodec(FrameDecoder):
         x = index.reshape(groups, length, self.header.channels)
         if not held.all():
             x = bridged(x, held.reshape(x.shape))
-        return _Block(n_items=len(samples), samples=rows.reshape(-1), x=x, held=held.reshape(-1))
+        return _Block(
+            n_items=len(samples), samples=rows.reshape(-1), x=x, held=held.reshape(-1), ulps=ulps
+        )
 
     def _constant(self, block: _Block) -> _Candidate | None:
         channels = self.header.channels
@@ -213,9 +233,14 @@ class FrameCodec(FrameDecoder):
         return found
 
     def _classical(self, block: _Block) -> _Candidate:
-        x = block.x.reshape(-1, self.header.channels)
-        payload, recon = encode_classical(x, self.header.deltas, image_size=self.header.image_size)
-        return _Candidate(mode=Mode.CLASSICAL, payload=payload, recon=recon.reshape(block.x.shape))
+        payload, recon = self._coded(block.x, self.header.deltas)
+        return _Candidate(mode=Mode.CLASSICAL, payload=payload, recon=recon)
+
+    def _coded(self, x: Indices, deltas: int | tuple[int, ...] = 1) -> tuple[bytes, Indices]:
+        """What the classical codec makes of [G, T, C]."""
+        rows, size = x.reshape(-1, self.header.channels), self.header.image_size
+        payload, recon = encode_classical(rows, deltas, image_size=size)
+        return payload, recon.reshape(x.shape)
 
     def _neural(self, x: list[Indices]) -> list[tuple[bytes, Indices, int | None]]:
         """Latent payload, its reconstruction, and the check where the samples cannot serve."""
@@ -243,10 +268,11 @@ class FrameCodec(FrameDecoder):
         Usually every candidate has the same exceptions, and only the first is looked at closely.
         """
         raw = encode_raw(block.samples)
+        ulps = b"" if block.ulps is None else self._coded(block.ulps.reshape(block.x.shape))[0]
         best: Frame | None = None
         for candidate in sorted(candidates, key=lambda c: len(c.payload)):
             limit = len(raw) if best is None else _size(best)
-            if len(candidate.payload) >= limit or candidate.recon is None:
+            if len(candidate.payload) + len(ulps) >= limit or candidate.recon is None:
                 break
             missed = self._missed(block, candidate.recon)
             positions = np.flatnonzero(missed)
@@ -257,9 +283,11 @@ class FrameCodec(FrameDecoder):
                 ):
                     continue
                 exceptions = pack_exceptions(positions, block.samples[positions])
+            if ulps:
+                exceptions = join_ulps(ulps, exceptions)
             check = candidate.check
             if check is None:
-                check = sample_check(candidate.recon, positions)
+                check = sample_check(candidate.recon, positions, block.ulps)
             frame = Frame(
                 mode=candidate.mode,
                 n_items=block.n_items,

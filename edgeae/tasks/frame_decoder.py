@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from edgeae.bitstream.classical import decode_classical
 from edgeae.bitstream.crc import crc16, sample_check
 from edgeae.bitstream.frame import Frame, Mode
-from edgeae.bitstream.plain import decode_constant, decode_raw, unpack_exceptions
+from edgeae.bitstream.plain import decode_constant, decode_raw, split_ulps, unpack_exceptions
 from edgeae.bitstream.varint import unpack_varint
 from edgeae.errors import CorruptError, TruncatedError
 from edgeae.runtime.latent_prior import decode_latents, step_condition
 from edgeae.runtime.sample_prior import SamplePrior, decode_samples
 from edgeae.runtime.transform import n_steps, synthesise
+from edgeae.signal.ulps import move_ulps
 from edgeae.tasks.setup import FrameSetup, Indices, Samples
 
 __all__ = ["FrameDecoder"]
@@ -100,21 +101,29 @@ class FrameDecoder(FrameSetup):
         """Indices to samples; the check and the exceptions."""
         flat = indices.reshape(-1)
         positions, exceptions = None, None
-        if frame.exceptions:
-            positions, exceptions = unpack_exceptions(
-                frame.exceptions, self.header.dtype, flat.size
-            )
+        coded_ulps, runs = split_ulps(frame.exceptions)
+        ulps = self._decode_ulps(coded_ulps, flat.size) if coded_ulps else None
+        if runs:
+            positions, exceptions = unpack_exceptions(runs, self.header.dtype, flat.size)
         if frame.check is not None:
-            found = sample_check(flat, positions) if check is None else check
+            found = sample_check(flat, positions, ulps) if check is None else check
             if found != frame.check:
                 raise CorruptError(
                     "the decoded samples differ from the encoder's: the model computes something "
                     "else on this machine, or the frame is damaged"
                 )
         samples = self.values_of(flat)
+        if ulps is not None:
+            samples = move_ulps(samples, ulps)
         if positions is not None:
             samples[positions] = exceptions
         return self.shaped(samples, frame.n_items)
+
+    def _decode_ulps(self, payload: bytes, n_samples: int) -> Indices:
+        """How far samples lie beside the grid: coded as if they were indices."""
+        channels, size = self.header.channels, self.header.image_size
+        ulps = decode_classical(payload, n_samples // channels, channels, 1, image_size=size)
+        return ulps.reshape(-1)
 
 
 def _grouped(frames: Sequence[Frame]) -> dict[tuple[Mode, int], list[int]]:

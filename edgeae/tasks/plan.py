@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from edgeae.bitstream.header import Profile, Promise, StreamHeader
 from edgeae.errors import ConfigError, ModelError
 from edgeae.runtime.bundle import Bundle
-from edgeae.signal.grid import Grid, detect_grid, fallback_grid
+from edgeae.signal.grid import NEAR_ULPS, Grid, GridSpec, detect_grid, fallback_grid
 from edgeae.signal.lattice import Lattice
+from edgeae.signal.ulps import ulps_beside
 from edgeae.tasks.codec import lossy_delta, lossy_rmse
 
 __all__ = [
@@ -34,10 +35,9 @@ __all__ = [
     "parse_profile",
 ]
 
-GridLike = Grid | tuple[int, int] | Sequence[Grid | tuple[int, int]]
-"""One grid for all channels, or one for each; a pair is (num, den)."""
+GridLike = Grid | GridSpec | Sequence[Grid | GridSpec]
+"""One grid for all channels, or one for each; as plain numbers it is (num, den)."""
 
-_MAX_GRID = 1 << 53
 _MAX_INDEX_BOUND = (1 << 29) - 2
 _FILE_ITEMS = 1 << 16
 _FILE_IMAGES = 64
@@ -114,7 +114,7 @@ def parse_lattice(value: GridLike | None) -> Lattice | None:
         if isinstance(value, tuple) and all(isinstance(part, int) for part in value):
             return Lattice((Grid(*value),))
         grids = [item if isinstance(item, Grid) else Grid(*item) for item in value]  # type: ignore[misc]
-        return Lattice.of([(grid.num, grid.den) for grid in grids])
+        return Lattice.of([grid.spec for grid in grids])
     except (TypeError, IndexError) as error:
         raise ConfigError(f"grid is {value!r}: give (num, den), or one pair per channel") from error
 
@@ -162,7 +162,7 @@ def choose_grid(
         part = rows[:, c]
         if given is not None:
             grid = given.grids[c % len(given.grids)]
-            on_grid = _share_on(grid, part) == 1.0
+            on_grid = _share_on(grid, part)[0] == 1.0
         else:
             known = None if own is None else own.grids[c % len(own.grids)]
             grid, on_grid = _channel_grid(part, known, options, whole)
@@ -172,7 +172,7 @@ def choose_grid(
             bounds.append(allowed)
             nominals.append(nominal)
     return GridChoice(
-        lattice=Lattice.of([(grid.num, grid.den) for grid in grids]),
+        lattice=Lattice.of([grid.spec for grid in grids]),
         bounds=tuple(bounds) or (0,),
         nominals=tuple(nominals) or (0,),
     )
@@ -184,14 +184,19 @@ def _channel_grid(
     """A grid for one channel, and whether all of its finite samples lie on it."""
     if samples.dtype.kind in "iu":
         for grid in (own, detect_grid(samples) if whole and own is None else None):
-            if grid is not None and grid.den == 1 and _share_on(grid, samples) == 1.0:
+            if grid is not None and grid.den == 1 and _share_on(grid, samples)[1]:
                 return grid, True
         return Grid(1, 1), True
-    share = 0.0 if own is None else _share_on(own, samples)
-    if own is not None and share == 1.0:
-        return own, True
+    share = 0.0
+    if own is not None:
+        own, share, exact = _best_reading(own, samples)
+        if exact:
+            return own, True
     found = detect_grid(samples)
-    if found is not None and max(found.num, found.den) <= _MAX_GRID:
+    if own is not None and share == 1.0:  # near it; perhaps another spelling of the step is exact
+        same = found is not None and math.isclose(found.step, own.step, rel_tol=1e-6)
+        return found if found is not None and same else own, True
+    if found is not None:
         return found, True
     if own is not None and (
         options.promise is Promise.LOSSY
@@ -204,13 +209,32 @@ def _channel_grid(
     return Grid(1, 1), False
 
 
-def _share_on(grid: Grid, samples: NDArray[Any]) -> float:
-    """Share of the finite samples that lie on a grid, 1 where there are none."""
+def _best_reading(own: Grid, samples: NDArray[Any]) -> tuple[Grid, float, bool]:
+    """A model's grid as these floats show it; the share of them on it; whether all are, exactly."""
+    readings = [own]
+    if samples.dtype == np.float64:
+        readings.append(replace(own, single=True))
+    best = own, 0.0, False
+    for grid in readings:
+        share, exact = _share_on(grid, samples)
+        if exact or share > best[1]:
+            best = grid, share, exact
+        if exact:
+            break
+    return best
+
+
+def _share_on(grid: Grid, samples: NDArray[Any]) -> tuple[float, bool]:
+    """Share of the finite samples on a grid or near it, 1 where there are none; if all, exactly."""
     finite = samples[np.isfinite(samples)] if samples.dtype.kind == "f" else samples
     if finite.size == 0:
-        return 1.0
+        return 1.0, True
     index, same = grid.to_index(finite)
-    return float(np.mean(same | ((finite == 0) & (index == 0))))
+    same |= (finite == 0) & (index == 0)
+    exact = bool(same.all())
+    if samples.dtype.kind == "f" and not exact:
+        same |= np.abs(ulps_beside(finite, grid.to_values(index, finite.dtype))) <= NEAR_ULPS
+    return float(np.mean(same)), exact
 
 
 def _grid_for_bound(samples: NDArray[Any], max_error: float) -> Grid:
@@ -229,10 +253,7 @@ def index_bound(
     """How far indices may be off, strictly and nominally: see ``GridChoice``."""
     steps = Fraction(max_error) * grid.den / grid.num
     nominal = grid.index_bound(max_error, on_grid=on_grid)
-    if samples.dtype.kind == "f" and grid.den & (grid.den - 1):
-        finite = np.abs(samples[np.isfinite(samples)])
-        peak = np.max(finite, initial=samples.dtype.type(grid.step))
-        steps -= Fraction(float(np.spacing(peak))) * grid.den / grid.num
+    steps -= Fraction(grid.resolution(samples)) * grid.den / grid.num
     if not on_grid:
         steps -= Fraction(1, 2)
     return min(max(math.floor(steps), 0), _MAX_INDEX_BOUND), min(max(nominal, 0), _MAX_INDEX_BOUND)
@@ -287,7 +308,7 @@ def make_header(
         channels=channels,
         frame_length=frame_length,
         image_size=image_size,
-        grids=choice.lattice.pairs,
+        grids=choice.lattice.specs,
         rate_hz=rate_hz,
         promise=promise,
         deltas=deltas,
