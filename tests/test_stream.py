@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import tracemalloc
 from collections import Counter
 
 import numpy as np
@@ -12,7 +13,7 @@ from tiny_bundle import dense_bundle, image_bundle, prior_only_bundle, series_bu
 
 import edgeae
 from edgeae import StreamDecoder, StreamEncoder
-from edgeae.bitstream.frame import Mode
+from edgeae.bitstream.frame import Frame, Mode, pack_frame
 from edgeae.bitstream.reader import FrameReader
 from edgeae.errors import (
     ConfigError,
@@ -319,8 +320,6 @@ def test_random_frames_never_crash_the_codec(bundle):
 
 
 def edgeae_frame(rng, mode):
-    from edgeae.bitstream.frame import Frame
-
     return Frame(
         mode=mode,
         n_items=int(rng.integers(1, 65)),
@@ -350,20 +349,28 @@ def test_lost_packets_are_told_and_bridged(bundle):
 
 def test_a_gap_too_long_to_fill_is_refused():
     """A forged position must not make a decoder invent gigabytes."""
-    x = np.zeros((3, 64, 64), np.uint8)
-    encoder = StreamEncoder(None, lossless=True, profile="radio")
-    encoder.write(x[:1])
-    from edgeae.bitstream.frame import pack_frame
-    from edgeae.bitstream.plain import encode_constant
-
+    side = 128
+    n_lost = 1 + (1 << 26) // side**2
+    encoder = StreamEncoder(None, lossless=True, profile="radio", frame_length=1)
+    x = np.zeros((1, side, side), np.uint8)
+    first = encoder.write(x)
     header = encoder.header
-    frame = edgeae.bitstream.frame.Frame(
-        mode=Mode.CONSTANT, n_items=1, payload=encode_constant(np.zeros((4096, 1), np.int32), 1)
-    )
-    packet = pack_frame(frame, header, 60_000, header.checksum)
+    frame = Frame(mode=Mode.CONSTANT, n_items=1, payload=b"\0")
+    packets = [pack_frame(frame, header, at, header.checksum) for at in (n_lost, n_lost + 1)]
+    decoder = StreamDecoder(None)
+    tracemalloc.start()
+    y = decoder.write(first + packets[0])
+    assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    tracemalloc.stop()
+    assert y.tobytes() == x.tobytes()  # what came before the forgery is not lost
+    assert isinstance(decoder.failure, CorruptError)
     with pytest.raises(CorruptError, match="too many"):
-        StreamDecoder(None, header=header).write(packet)
-    assert StreamDecoder(None, header=header, lost="skip").write(packet).shape == (1, 64, 64)
+        decoder.write(packets[1])
+    with pytest.raises(CorruptError, match="too many"):
+        StreamDecoder(None, header=header).write(packets[0])
+    skipping = StreamDecoder(None, header=header, lost="skip")
+    assert skipping.write(packets[0]).shape == (1, side, side)
+    assert skipping.lost_items == [(0, n_lost)]
 
 
 def test_packets_are_never_larger_than_told(bundle):
@@ -373,8 +380,6 @@ def test_packets_are_never_larger_than_told(bundle):
     encoder = StreamEncoder(bundle, lossless=True, profile="radio", max_packet=51)
     data = encoder.write(x) + encoder.close()
     header = encoder.header
-    from edgeae.bitstream.frame import pack_frame
-
     start = 0
     for frame in FrameReader(io.BytesIO(data)):
         sizes.append(len(pack_frame(frame, header, start, header.checksum)))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeae.bitstream.frame import Frame
-from edgeae.bitstream.header import MAX_FRAME_SAMPLES, StreamHeader
+from edgeae.bitstream.header import StreamHeader
 from edgeae.bitstream.reader import FrameParser
 from edgeae.errors import ConfigError, CorruptError, EdgeAEError
 from edgeae.runtime.bundle import Bundle
@@ -20,6 +20,9 @@ __all__ = ["StreamDecoder"]
 
 Samples = NDArray[Any]
 
+_MAX_FILL_BYTES = 1 << 26
+"""What a gap may grow to when it is filled; a forged position is a few bytes long."""
+
 
 class StreamDecoder:
     """Decodes a stream that arrives piece by piece.
@@ -28,7 +31,7 @@ class StreamDecoder:
         bundle: the model the stream was coded with; None for streams coded without one.
         header: the header, where it is known out of band (radio).
         lost: what stands for lost radio items: ``hold`` repeats the last sample, so that time
-            goes on; ``skip`` leaves them out.
+            goes on, up to 64 MiB at once; ``skip`` leaves them out.
 
     Attributes:
         n_items: items given out so far.
@@ -133,7 +136,9 @@ class StreamDecoder:
         for begin in range(0, len(frames), at_once):
             batch = frames[begin : begin + at_once]
             for frame, samples in zip(batch, self._decode_batch(batch, parts), strict=False):
-                self._bridge_gap(frame, parts, samples)
+                parts += self._bridge(frame, samples[:1], parts)
+                if self.failure is not None:
+                    break
                 parts.append(samples)
                 self._last = samples[-1:]
                 self.n_items += frame.n_items
@@ -168,19 +173,22 @@ class StreamDecoder:
             raise failure
         return []
 
-    def _bridge_gap(self, frame: Frame, parts: list[Samples], samples: Samples) -> None:
+    def _bridge(self, frame: Frame, next_item: Samples, before: list[Samples]) -> list[Samples]:
+        """What stands for the items lost before a frame, if something shall."""
         if not frame.lost_items:
-            return
+            return []
+        held = next_item if self._last is None else self._last
+        if self._lost == "hold" and frame.lost_items * held.nbytes > _MAX_FILL_BYTES:
+            message = (
+                f"{frame.lost_items} items are lost before it: too many to fill in. "
+                "Decode with lost='skip'"
+            )
+            return self._fail(frame, CorruptError(message), before)
         self.lost_items.append((frame.start - frame.lost_items, frame.lost_items))
-        if self._lost == "hold":
-            if frame.lost_items * samples[:1].size > MAX_FRAME_SAMPLES:
-                raise CorruptError(
-                    f"{frame.lost_items} items are lost before item {frame.start}: too many to "
-                    "fill in. Decode with lost='skip'"
-                )
-            last = samples[:1] if self._last is None else self._last
-            parts.append(np.repeat(last, frame.lost_items, axis=0))
-            self.n_items += frame.lost_items
+        if self._lost == "skip":
+            return []
+        self.n_items += frame.lost_items
+        return [np.repeat(held, frame.lost_items, axis=0)]
 
     def joined(self, parts: list[Samples]) -> Samples:
         """One array in the shape that a user gave; an empty one of that shape for no parts."""
