@@ -124,7 +124,10 @@ def _input_peak(model: onnx.ModelProto) -> float:
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    graph = onnx.shape_inference.infer_shapes(model).graph
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except onnx.shape_inference.InferenceError:
+        return {}  # without ranks, channels are not told apart
     shapes = {v.name: v.type.tensor_type for v in (*graph.input, *graph.value_info, *graph.output)}
     return {name: len(t.shape.dim) for name, t in shapes.items() if t.HasField("shape")}
 

@@ -135,7 +135,8 @@ class CausalTorchNet(nn.Module):
             layers.append(CausalConv(width, n_hidden, offsets, mask=mask, bits=bits))
             width = n_hidden
         self.hidden = stacked(layers)
-        self.head = CausalConv(width, n_out, (0,), relu=False, bits=24)
+        unseen = None if layers else torch.tensor([[not p for p in self.past]])
+        self.head = CausalConv(width, n_out, (0,), mask=unseen, relu=False, bits=24)
         mask = torch.tensor([[o > 0 or not p for p in self.past] for o in skip_offsets])
         self.skip = (
             CausalConv(
@@ -195,7 +196,6 @@ class CausalTorchNet(nn.Module):
         """The same net for the runtime's integer engines."""
         exps = self.out_exponent.numpy()
         head = self.head.integers(self._skip_reach())
-        n_hidden = head.weight.shape[1]
         skip_offsets: tuple[int, ...] = ()
         skip_weight = np.zeros((self.n_out, 0, len(self.past)), np.int16)
         skip_shift = np.zeros_like(exps)
@@ -212,7 +212,9 @@ class CausalTorchNet(nn.Module):
             layers=tuple(x.layer(shift_to=int(x.out_exponent)) for x in self.hidden),
             head=CausalLayer(
                 offsets=(0,),
-                weight=head.weight.reshape(self.n_out, 1, n_hidden).astype("int8"),
+                weight=(head.weight[:, None, :, 0] * (self.head.keep[..., 0].numpy() > 0)).astype(
+                    "int8"
+                ),
                 bias=head.bias.astype("int32"),
                 shift=(head.exponent + int(self.head.in_exponent) - exps).astype("int32"),
                 bits=0,
