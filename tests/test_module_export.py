@@ -157,6 +157,22 @@ def test_rows_are_items_of_many_channels(tmp_path):
     assert edgeae.decode(bundle, edgeae.encode(bundle, rows)).shape == rows.shape
 
 
+def test_a_channel_with_hardly_any_values_keeps_the_grid_of_the_model(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = rng.random((300, 6), dtype=np.float32)
+    torch.manual_seed(0)
+    bundle = export_pair(
+        nn.Linear(6, 6), nn.Linear(6, 6), rows, tmp_path / "b",
+        name="rows", precision="float", rows=True,
+    )  # fmt: skip
+    x = rows[:40].copy()
+    x[:, 2] = 0
+    x[5, 2] = 0.3  # one value alone looks like a grid of its own
+    back = edgeae.decode(bundle, edgeae.encode(bundle, x))
+    limit = bundle.net.max_rmse[0] / bundle.signal.grids[0][1]
+    assert np.sqrt(np.mean((back - x) ** 2, axis=0)).max() <= limit
+
+
 def test_steps_that_do_not_divide_the_window_become_channels(tmp_path, wave):
     windows = wave.reshape(-1, 1, WINDOW)
     torch.manual_seed(0)

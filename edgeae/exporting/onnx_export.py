@@ -24,6 +24,7 @@ __all__ = ["to_onnx"]
 OPSET = 18
 TRACED_ITEMS = 3
 CALIBRATION_BATCH = 32
+QUANTIZED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "MaxPool")
 
 Rows = npt.NDArray[np.float32]
 
@@ -107,6 +108,7 @@ def _quantize_static(plain: Path, ready: Path, rows: Rows, source: str) -> None:
                 str(ready),
                 Reader(),
                 quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTIZED),
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,

@@ -43,6 +43,8 @@ _FILE_ITEMS = 1 << 16
 _FILE_IMAGES = 64
 _RADIO_ITEMS = 1 << 10
 _FRAME_SAMPLES = 1 << 20
+_LEVELS = 16
+"""A lossy stream leaves the model's grid only for one that this many values show."""
 RADIO_HEAD_BYTES = 16
 """An upper limit of what a radio frame of one item adds to its samples."""
 
@@ -196,6 +198,10 @@ def _channel_grid(
     if own is not None and share == 1.0:  # near it; perhaps another spelling of the step is exact
         same = found is not None and math.isclose(found.step, own.step, rel_tol=1e-6)
         return found if found is not None and same else own, True
+    if own is not None and options.promise is Promise.LOSSY and found is not None:
+        levels = np.unique(found.to_index(samples[np.isfinite(samples)])[0]).size
+        if levels < _LEVELS:  # a grid for two or three values is none that the nets could know
+            return own, False
     if found is not None:
         return found, True
     if own is not None and (
