@@ -87,7 +87,7 @@ class Subject:
                 exact = self.segments[0].dtype.kind in "iu"
                 yield (
                     f"max error {bound}",
-                    {"max_error": bound * self.steps * (1 + 1e-4 * (not exact))},
+                    {"max_error": bound * self.steps * (1 + 1e-3 * (not exact))},
                 )
             yield "lossless", {"lossless": True}
 
@@ -108,10 +108,11 @@ def subjects(names: list[str]) -> Iterator[Subject]:
         except ConfigError as error:
             print(f"{name}: skipped: {error}", file=sys.stderr)
             continue
+        segments = _shortened(test.segments)
+        if test.is_image and not bundle.signal.is_image:  # a dense net takes images as rows
+            segments = tuple(x.reshape(len(x), -1) for x in segments)
         steps = max(num / den for num, den in bundle.signal.grids)
-        yield Subject(
-            name=name, bundle=bundle, data=source, segments=_shortened(test.segments), steps=steps
-        )
+        yield Subject(name=name, bundle=bundle, data=source, segments=segments, steps=steps)
 
 
 def _shortened(segments: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -293,13 +294,14 @@ def laws(subject: Subject) -> Iterator[Row]:
             worst, n_frames = _growth(subject, options)
             yield (promise, "edgeae", "growth_over_classical", worst, "bytes", n_frames)
         loss, n_payloads = _coder_loss(subject, options)
-        yield (promise, "edgeae", "coder_loss_beyond_half_percent", loss, "bytes", n_payloads)
+        if n_payloads:
+            yield (promise, "edgeae", "coder_loss_beyond_half_percent", loss, "bytes", n_payloads)
 
 
 def _growth(subject: Subject, options: dict[str, Any]) -> tuple[int, int]:
     """Largest growth of a frame over the same frame without a model, on good and odd signals."""
     x = subject.segments[0]
-    items = x[: 1 << 15]
+    items = x[: max(64, (1 << 15) // x[:1].size)]
     rng = np.random.default_rng(0)
     top = 1000 if x.dtype.kind != "u" else 255
     noise = rng.integers(0, top, items.shape).astype(x.dtype)
@@ -392,17 +394,16 @@ def system() -> dict[str, Any]:
     }
 
 
-def write(suite: str, rows: list[Row]) -> None:
-    """Replace the rows of the bundles measured now; keep those of the others."""
+def write(suite: str, bundle: str, rows: list[Row]) -> None:
+    """Replace the rows of a bundle; keep those of the others that are still there."""
     path = RESULTS / f"{suite}.csv"
-    measured = {row[1] for row in rows}
     kept: list[Row] = []
     if path.exists():
         with path.open(newline="") as file:
             kept = [
                 tuple(row[field] for field in FIELDS)
                 for row in csv.DictReader(file)
-                if row["bundle"] not in measured and (MODELS / row["bundle"]).is_dir()
+                if row["bundle"] != bundle and (MODELS / row["bundle"]).is_dir()
             ]
     RESULTS.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
@@ -424,19 +425,17 @@ def main() -> None:
     unknown = set(arguments.suites) - set(SUITES)
     if unknown:
         parser.error(f"no such suite: {', '.join(sorted(unknown))}")
-    rows: dict[str, list[Row]] = {suite: [] for suite in arguments.suites or SUITES}
     for subject in subjects([name for name in arguments.bundles.split(",") if name]):
-        for suite, found in rows.items():
+        for suite in arguments.suites or SUITES:
             if suite in ("speed", "device") and subject.name != SPEED_BUNDLE:
                 continue
             began = time.perf_counter()
+            rows: list[Row] = []
             for promise, method, metric, value, unit, n in SUITES[suite](subject):
                 row = (promise, method, metric, f"{value:.6g}", unit, n)
-                found.append((suite, subject.name, subject.data, *row))
+                rows.append((suite, subject.name, subject.data, *row))
+            write(suite, subject.name, rows)
             print(f"{suite} {subject.name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    for suite, found in rows.items():
-        if found:
-            write(suite, found)
 
 
 if __name__ == "__main__":
