@@ -88,7 +88,11 @@ def verify_bundle(
         )
     rng = np.random.default_rng(seed)
     for name, model in graphs.items():
-        x = probe_windows(bundle, name, model, windows, rng, signal)
+        try:
+            x = probe_windows(bundle, name, model, windows, rng, signal)
+        except ValueError as error:
+            yield Check(name=f"{name}: input shape", passed=False, detail=str(error))
+            continue
         yield _guarded(
             f"{name}: onnxruntime, levels, threads, batches",
             partial(_engines, model, x, exact),
@@ -121,6 +125,9 @@ def _graphs(bundle: Bundle) -> dict[str, onnx.ModelProto]:
             found[name] = onnx.load_model_from_string(bundle.files[name])
         except Exception as error:
             raise ModelError(f"{name} is not an ONNX graph: {error}") from error
+        ends = len(found[name].graph.input), len(found[name].graph.output)
+        if ends != (1, 1):
+            raise ModelError(f"{name} has {ends[0]} inputs and {ends[1]} outputs, expected 1 and 1")
     return found
 
 
