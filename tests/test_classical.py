@@ -119,15 +119,15 @@ def test_pictures_use_the_row_above() -> None:
 
 
 def test_channels_may_have_steps_of_their_own() -> None:
-    x = np.concatenate([signal("walk", 900), signal("sine", 900), signal("walk", 900, 1)], axis=1)
+    x = np.concatenate([signal("walk", 150), signal("sine", 150), signal("walk", 150, 1)], axis=1)
     steps = (1, 31, 5)
     payload, recon = encode_classical(x, steps)
-    assert np.array_equal(decode_classical(payload, 900, 3, steps), recon)
+    assert np.array_equal(decode_classical(payload, 150, 3, steps), recon)
     worst = np.abs(recon - x).max(axis=0)
     assert worst[0] == 0
     assert 2 < worst[1] <= 15
     assert 0 < worst[2] <= 2
-    assert encode_classical(x, (5, 5, 5))[0] == encode_classical(x, 5)[0]
+    assert encode_classical(x[:50], (5, 5, 5))[0] == encode_classical(x[:50], 5)[0]
     assert len(encode_classical(x, 1)[0]) > len(payload) > len(encode_classical(x, 31)[0])
 
 

@@ -350,7 +350,7 @@ def test_lost_packets_are_told_and_bridged(bundle):
 def test_a_gap_too_long_to_fill_is_refused():
     """A forged position must not make a decoder invent gigabytes."""
     side = 128
-    n_lost = 1 + (1 << 26) // side**2
+    n_lost = 2 + (1 << 26) // side**2
     encoder = StreamEncoder(None, lossless=True, profile="radio", frame_length=1)
     x = np.zeros((1, side, side), np.uint8)
     first = encoder.write(x)
