@@ -7,8 +7,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
 from torch import nn  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
 import edgeae  # noqa: E402
+from edgeae.cli import app  # noqa: E402
 from edgeae.errors import ConfigError, ModelError, SignalError  # noqa: E402
 from edgeae.exporting.module import export_module, export_pair  # noqa: E402
 from edgeae.exporting.verify import verify_bundle  # noqa: E402
@@ -291,6 +293,16 @@ def factory(tmp_path, monkeypatch, wave):
 def test_a_factory_by_name(factory):
     bundle = export_module("my_pair:pair", "x.npy", "out", precision="float")
     assert bundle.name == "my_pair"
+
+
+def test_the_command_line_exports_a_module(factory):
+    arguments = ["export", "--module", "my_pair:pair", "--example", "x.npy", "--out", "out"]
+    result = CliRunner().invoke(app, [*arguments, "--precision", "float"])
+    assert result.exit_code == 0, result.output
+    assert "exact: false" in result.output
+    assert edgeae.load("out").net.fixed_window == WINDOW
+    for wrong in (arguments[:3] + arguments[5:], arguments[:1] + arguments[3:]):
+        assert CliRunner().invoke(app, wrong).exit_code == 2
 
 
 @pytest.mark.parametrize(
