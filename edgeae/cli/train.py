@@ -198,4 +198,5 @@ def verify(
     broken = [check.name for check in outcome if check.passed is False]
     if broken:
         fail(f"{len(broken)} of {len(outcome)} checks failed", ExitCode.GATE)
-    note(f"{len(outcome)} checks passed")
+    passed = sum(check.passed is True for check in outcome)
+    note(f"{passed} checks passed, {len(outcome) - passed} did not apply")

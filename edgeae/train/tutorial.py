@@ -109,7 +109,12 @@ def train_tutorial(run: RunFolder, *, progress: Progress) -> None:
         "why": WHY,
     }
     run.write_json(REPORT, report)
-    (run.path / PICTURE).write_bytes(_picture(net, test))
+    rows = (
+        ("test digits", None, test),
+        ("reconstructions", net, test),
+        ("the same net on pixels in 0..1", scaled, scaled_test),
+    )
+    (run.path / PICTURE).write_bytes(_picture(rows))
     run.log(PHASE, recipe.train.steps, report["test_mse"])
     run.log(PHASE, recipe.train.steps, {"seconds": time.monotonic() - started})
     torch.save({"module": net.state_dict()}, run.phases / f"{PHASE}.pt")
@@ -173,19 +178,19 @@ def _errors(net: TutorialNet, train: Rows, test: Rows) -> _Errors:
     )
 
 
-def _picture(net: TutorialNet, test: Rows) -> bytes:
-    """PNG: ten test digits above their reconstructions."""
+def _picture(rows: Sequence[tuple[str, TutorialNet | None, Rows]]) -> bytes:
+    """PNG: ten digits per row, as they are or, with a net, as it gives them back."""
     from matplotlib.figure import Figure
 
-    shown = test[:SHOWN]
-    with torch.no_grad():
-        back = net(torch.from_numpy(shown)).numpy()
-    side = round(shown.shape[1] ** 0.5)
-    figure = Figure(figsize=(SHOWN, 2.4), layout="constrained")
-    axes = figure.subplots(2, SHOWN)
-    titles = ("test digits", "reconstructions")
-    for row, images, title in zip(axes, (shown, back), titles, strict=True):
-        _draw(row, images, side, float(shown.max()))
+    figure = Figure(figsize=(SHOWN, 1.2 * len(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), SHOWN)
+    for row, (title, net, data) in zip(axes, rows, strict=True):
+        images = data[:SHOWN]
+        peak = float(images.max())
+        if net is not None:
+            with torch.no_grad():
+                images = net(torch.from_numpy(images)).numpy()
+        _draw(row, images, round(images.shape[1] ** 0.5), peak)
         row[0].set_title(title, loc="left", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=80, metadata={"Software": None})
