@@ -32,7 +32,7 @@ SMALL = [
     "quantize.prior_steps=20",
     "quantize.rounds=1",
 ]
-MODES = ["lossy", "max-error-10", "max-error-2", "lossless"]
+MODES = ["lossy", "max-error-5", "max-error-2", "lossless"]
 
 
 def call(*arguments, code=0):
@@ -66,7 +66,7 @@ def test_every_promise_is_checked_and_holds(report):
     assert [mode["name"] for mode in report["modes"]] == MODES
 
 
-@pytest.mark.parametrize(("name", "bound"), [("max-error-10", 10), ("max-error-2", 2)])
+@pytest.mark.parametrize(("name", "bound"), [("max-error-5", 5), ("max-error-2", 2)])
 def test_the_streams_keep_the_bounds(made, report, name, bound):
     folder, _ = made
     x = np.load(folder / "test.npy")

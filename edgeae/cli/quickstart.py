@@ -21,7 +21,7 @@ def quickstart(
     settings: list[str] | None = typer.Option(
         None, "--set", metavar="KEY=VALUE", help="Override a field of the recipe 'sensor'."
     ),
-    threads: int = typer.Option(2, help="Threads to train with."),
+    threads: int = typer.Option(1, help="Threads to train with; nets this small gain little."),
     as_json: bool = typer.Option(False, "--json", help="Print the report as JSON."),
 ) -> None:
     """Train, quantize, export, compress and check a codec; write a report. Needs no data."""

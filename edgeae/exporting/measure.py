@@ -280,7 +280,7 @@ def curve(
         ladder = (0.5, 0.7, 1.0, 1.4, 2.0, 2.8)
         steps = sorted({round(net.default_step * f) for f in ladder})
         steps = [step for step in steps if net.min_step <= step <= net.max_step]
-    bounds = (1, 2, 3, 5, 7, 10, 14, 20)
+    bounds = (1, 2, 3, 5, 7, 10)
     lines: dict[str, list[dict[str, float]]] = {"lossy": [], "max_error": [], "classical": []}
     jobs: list[tuple[str, Bundle | None, dict[str, Any]]] = [
         *(("lossy", bundle, {"step": step}) for step in steps),

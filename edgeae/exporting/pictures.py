@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
 
 from edgeae.exporting.measure import Coding
@@ -127,6 +127,8 @@ def _error(axis: Any, t: Samples, error: Samples, coding: Coding) -> None:
         axis.set_title(f"Error: RMSE {coding.rmse:.1f}, {coding.snr_db:.1f} dB SNR")
         top = 1.15 * max(1.0, float(np.abs(error).max()))
         axis.set_ylim(-top, top)
+    ticks = FixedLocator([-bound, 0, bound]) if bound else MaxNLocator(5, integer=True)
+    axis.yaxis.set_major_locator(ticks)
     axis.plot(t, error, color=_RECON, linewidth=0.8)
 
 
@@ -171,7 +173,8 @@ def _histogram(axis: Any, error: Samples, coding: Coding) -> None:
     if bound is not None:
         for edge in (-bound - 0.5, bound + 0.5):
             axis.axvline(edge, color=_BOUND, linewidth=1.5)
-    axis.set_title(f"{coding.mode.title}: errors {error.min()} to {error.max()}")
+    axis.set_title(f"{coding.mode.title}: errors {error.min()} to {error.max()}".replace("-", "−"))
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axis.set_xlabel("error in counts")
     axis.set_ylabel("% of samples")
     axis.grid(False, axis="x")

@@ -61,7 +61,7 @@ __all__ = ["MODES", "Quickstart", "quickstart"]
 RECIPE = "sensor"
 MODES = (
     Mode(name="lossy"),
-    Mode(name="max-error-10", max_error=10),
+    Mode(name="max-error-5", max_error=5),
     Mode(name="max-error-2", max_error=2),
     Mode(name="lossless", lossless=True),
 )
@@ -118,7 +118,7 @@ def quickstart(
     settings: Iterable[str] = (),
     progress: Progress = silent,
     say: Say = lambda _: None,
-    threads: int = 2,
+    threads: int = 1,
 ) -> Quickstart:
     """Run the whole of edgeae once, on a generated sensor stream.
 
@@ -128,15 +128,21 @@ def quickstart(
         settings: overrides of the recipe, ``key=value``.
         progress: called as training and measuring go on.
         say: called with a sentence at the start of each stage.
-        threads: threads to train with.
+        threads: threads to train with. Nets this small gain little from more than one, and lose
+            much where other programs want the same cores.
 
     Raises:
-        ConfigError: the folder holds another recipe's run, or cannot be used.
+        ConfigError: the folder holds another recipe's run, or cannot be used, or other data.
     """
     folder = Path(out)
     recipe = with_overrides(load_recipe(RECIPE), settings)
     if seed is not None:
         recipe = replace(recipe, seed=seed)
+    if recipe.data.source != RECIPE:
+        raise ConfigError(
+            f"the quickstart is about the data set {RECIPE!r}, not {recipe.data.source!r}: "
+            "train other data with edgeae init, train and export"
+        )
     _make(folder / "streams")
     stages = _Stages(say, 6)
     run = RunFolder(folder / "run")

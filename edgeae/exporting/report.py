@@ -44,7 +44,9 @@ td.num{text-align:right!important;font-variant-numeric:tabular-nums}
 tr.ours td{color:var(--ours);font-weight:600}
 .ok{color:var(--good);font-weight:600} .broken{color:var(--bad);font-weight:600}
 pre{background:var(--panel);border-radius:8px;padding:14px 16px;overflow-x:auto;font-size:14px;
-line-height:1.6} code{font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace}
+line-height:1.6}
+sup{line-height:0}
+code{font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace}
 """
 
 
@@ -112,6 +114,11 @@ def _bytes(n: float) -> str:
     return f"{n:,.0f} B" if n < 10_000 else f"{n / 1000:,.1f} kB"
 
 
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts ``step 5`` before ``step 11``."""
+    return [(int(word), "") if word.isdigit() else (-1, word) for word in name.split("_")]
+
+
 def _peer(mode: Mapping[str, Any], family: str) -> Mapping[str, Any]:
     rows = [peer for peer in mode["peers"] if peer["family"] == family]
     best: Mapping[str, Any] = min(rows, key=lambda peer: peer["bits_per_sample"])
@@ -134,7 +141,7 @@ def _top(report: Mapping[str, Any], _: Mapping[str, str]) -> Iterable[str]:
     for mode in report["modes"]:
         classical = _peer(mode, "classical")["bits_per_sample"]
         change = 100 * (mode["bits_per_sample"] / classical - 1)
-        beside = f"{change:+.0f} % against coding without a model"
+        beside = f"{change:+.0f} % against coding without a model".replace("-", "−")
         words = mode["title"]
         if mode["promise"] == "lossy":
             words += f", {mode['snr_db']:.1f} dB SNR"
@@ -279,7 +286,8 @@ def _model(report: Mapping[str, Any], _: Mapping[str, str]) -> Iterable[str]:
     )
     rows = []
     for part, found in report["training"]["quantization"].items():
-        for key, change in found["change_percent"].items():
+        for key in sorted(found["change_percent"], key=_natural):
+            change = found["change_percent"][key]
             rows.append(
                 (
                     _text(f"{part.replace('_', ' ')}: {key.replace('_', ' ')}"),
