@@ -270,6 +270,8 @@ def test_ctrl_c_in_the_middle_keeps_what_was_written(home, tmp_path):
         [sys.executable, "-m", "edgeae", *arguments],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A job in the background inherits that SIGINT is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     x = np.load(home / "x.npy")
     process.stdin.write(x.tobytes()[:8200])
