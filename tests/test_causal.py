@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from random_nets import random_net
 
 from edgeae.errors import ModelError, SignalError
-from edgeae.runtime.causal import CausalLayer, CausalNet, LockstepState
+from edgeae.runtime.causal import CausalLayer, CausalNet
+from edgeae.runtime.causal_lockstep import LockstepState
 
 pasts = st.lists(st.booleans(), min_size=1, max_size=5)
 seeds = st.integers(0, 2**32)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from edgeae.bitstream import classical
 from edgeae.bitstream.classical import decode_classical, encode_classical
-from edgeae.bitstream.classical_loop import (
-    BOOK,
+from edgeae.bitstream.classical_loop import BOOK
+from edgeae.bitstream.classical_params import (
     PLANAR,
     ChannelParams,
     Raster,

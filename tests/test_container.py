@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgeae.bitstream.crc import crc16, crc32, sample_check
 from edgeae.bitstream.frame import Frame, Mode, max_payload_bytes, pack_frame
 from edgeae.bitstream.header import Profile, Promise, StreamHeader
+from edgeae.bitstream.parser import FrameParser
 from edgeae.bitstream.plain import (
     decode_constant,
     decode_raw,
@@ -23,7 +24,7 @@ from edgeae.bitstream.plain import (
     pack_exceptions,
     unpack_exceptions,
 )
-from edgeae.bitstream.reader import FrameParser, FrameReader
+from edgeae.bitstream.reader import FrameReader
 from edgeae.bitstream.varint import (
     pack_signed,
     pack_varint,

@@ -16,10 +16,11 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from edgeae.bitstream.classical_loop import (
+from edgeae.bitstream.classical_loop import code_channel
+from edgeae.bitstream.classical_params import (
+    INDEX_LIMIT,
     ChannelParams,
     Raster,
-    code_channel,
     read_params,
     write_params,
 )
@@ -33,7 +34,6 @@ __all__ = ["decode_classical", "encode_classical"]
 
 IntArray = npt.NDArray[np.int32]
 
-_INDEX_LIMIT = 1 << 30
 _N_REFLECTION = 16
 
 
@@ -61,7 +61,7 @@ def encode_classical(
         (True, True)
     """
     raster = _raster(image_size, x.shape[0])
-    if x.size == 0 or int(x.max()) >= _INDEX_LIMIT or int(x.min()) <= -_INDEX_LIMIT:
+    if x.size == 0 or int(x.max()) >= INDEX_LIMIT or int(x.min()) <= -INDEX_LIMIT:
         raise SignalError("the classical codec takes at least one index, each within 2**30")
     rows = np.ascontiguousarray(x.T, dtype=np.int32)
     steps = channel_steps(delta, len(rows))

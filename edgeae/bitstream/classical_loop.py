@@ -8,25 +8,12 @@ the format.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
-from edgeae.bitstream.cdf import logistic_shape
+from edgeae.bitstream.classical_mixture import Mixture
+from edgeae.bitstream.classical_params import INDEX_LIMIT, PLANAR, ChannelParams, Raster
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
-from edgeae.bitstream.varint import unzigzag, zigzag
 from edgeae.errors import CorruptError
 
-__all__ = [
-    "BOOK",
-    "FILTER_LENGTH",
-    "FILTER_RATE",
-    "PLANAR",
-    "SINE",
-    "ChannelParams",
-    "Raster",
-    "code_channel",
-    "read_params",
-    "write_params",
-]
+__all__ = ["BOOK", "FILTER_LENGTH", "FILTER_RATE", "SINE", "code_channel"]
 
 BOOK = (
     (32768,),
@@ -58,167 +45,15 @@ SINE = (
     *(31357, 31581, 31786, 31972, 32138, 32286, 32413, 32522, 32610, 32679, 32729, 32758),
 )
 """Q15 of sin(pi / 2 * i / 64)."""
-PLANAR = 32
-"""The base predictor for pictures."""
 FILTER_LENGTH = (4, 8, 16, 32)
 FILTER_RATE = (4, 5, 6, 8)
 
 _PLANAR_TAPS = 6
 _REFERENCE_TAPS = 4
-_LEVEL_STARTS = (
-    *(18, 29, 38, 47, 55, 63, 69, 75, 81, 86, 91, 95, 99, 103, 106, 109, 112, 114, 116, 118, 120),
-    *(122, 123, 125, 126, 128, 129, 130, 131, 132, 133, 135, 136, 137, 138, 138, 139, 140, 142),
-    *range(143, 168),
-)
-_LEVELS = [sum(start <= q for start in _LEVEL_STARTS) for q in range(168)]
-_INVERSE_SCALE = (370728, 339959, 311744, 285870, 262144, 240387, 220436, 202141)
-_RATES = (1, 4, 7)
-_MIN_WEIGHT = 128
-_SHAPE = [int(v) for v in logistic_shape()]
-_INDEX_LIMIT = 1 << 30
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChannelParams:
-    """What an encoder chose for one channel.
-
-    Attributes:
-        base: 0..15 an entry of `BOOK`, 15 + p a linear predictor of order p, or `PLANAR`.
-        filter: 0 for none, else 1 + 4 * (place in `FILTER_LENGTH`) + (place in `FILTER_RATE`).
-        reference: the channel that helps to predict, -1 for none.
-        start: first guess of the residual's size: ``2 ** (start - 3)`` steps.
-        center: in steps of delta; of 1 with a linear predictor.
-        gain: eighths of the reference that are subtracted before all else, -32..31.
-        reflection: p reflection coefficients ``sin(pi / 2 * q / 64)``, q in -63..63.
-    """
-
-    base: int
-    filter: int = 0
-    reference: int = -1
-    start: int = 3
-    center: int = 0
-    gain: int = 0
-    reflection: tuple[int, ...] = ()
-
-    def center_index(self, delta: int) -> int:
-        """The centre as a grid index; a linear predictor wants it to full precision."""
-        return self.center * (1 if 15 < self.base < PLANAR else delta)
-
-
-@dataclass(frozen=True)
-class Raster:
-    """Width and height of the pictures that the steps scan, row by row; 0 and 0 for a series."""
-
-    width: int = 0
-    height: int = 0
 
 
 def _clip(value: int, limit: int) -> int:
     return -limit if value < -limit else min(value, limit)
-
-
-class _Mixture:
-    """Three logistic scales that follow the recent |k| at three speeds, and their weights."""
-
-    def __init__(self, start: int) -> None:
-        self.sizes = [1 << (13 + start)] * 3
-        # In pictures the weights depend on the neighbours: none, all predicted, or not.
-        self.weight_sets = [[21846, 21845, 21845] for _ in range(3)]
-        self.weights = self.weight_sets[0]
-        self.n = 0
-        self.phi = self.low_bits = self.reach = 0
-        self.scales: list[tuple[int, int, int]] = []
-
-    def prepare(self, phi: int, near_size: int | None) -> None:
-        """Get ready for a symbol whose mean lies ``phi / 4096`` steps past the centre."""
-        sizes = self.sizes
-        self.weights = self.weight_sets[0]
-        if near_size is not None:
-            sizes = [near_size, *sizes[1:]]
-            self.weights = self.weight_sets[1 if near_size == 0 else 2]
-        levels = []
-        for size in sizes:
-            n = size.bit_length()
-            q = 8 * n + ((size >> (n - 4) if n > 4 else size << (4 - n)) & 7)
-            levels.append(_LEVELS[q] if q < 168 else q - 103)
-        self.scales = []
-        for level in levels:
-            before = max(0, (level >> 3) - 12)
-            after = 14 + (level >> 3) - before
-            self.scales.append((_INVERSE_SCALE[level & 7], before, after))
-        self.phi = phi
-        self.low_bits = max(0, (min(levels) - 52) >> 3)
-        e = max(0, max(0, (max(levels) - 5) >> 3) - self.low_bits)
-        self.reach = 127 if e > 6 else 2 + (1 << e)
-
-    def edge(self, j: int) -> tuple[int, list[int]]:
-        """The cumulative frequency below bin j, and the three scales' parts of it."""
-        edge = ((j << 12) << self.low_bits) - 2048 - self.phi
-        at, total = [], 0
-        for (mult, before, after), weight in zip(self.scales, self.weights, strict=True):
-            z = ((edge >> before) * mult) >> after
-            u = (-49151 if z < -49151 else min(z, 49151)) + 49152
-            i, f = u >> 8, u & 255
-            t = (_SHAPE[i] * (256 - f) + _SHAPE[i + 1] * f) >> 8
-            at.append(t)
-            total += weight * t
-        n = 2 * self.reach + 3
-        return j + self.reach + 1 + (((total >> 16) * (65536 - n)) >> 16), at
-
-    def learn(self, k: int, low: list[int], high: list[int]) -> None:
-        """Take in k, whose bin lies between the edges `low` and `high`."""
-        weights = self.weights
-        mean = sum(w * (b - a + 1) for w, a, b in zip(weights, low, high, strict=True)) >> 16
-        for i in range(3):
-            gain = ((high[i] - low[i] + 1) << 12) // mean - 4096
-            weights[i] = max(weights[i] + ((weights[i] * gain) >> 17), _MIN_WEIGHT)
-        weights[weights.index(max(weights))] += 65536 - sum(weights)
-        begin = (self.n + 2).bit_length() - 1
-        self.n = min(self.n + 1, 1024)
-        size = abs(k) << 16
-        for i, rate in enumerate(_RATES):
-            self.sizes[i] += (size - self.sizes[i]) >> min(begin, rate)
-        self.sizes[2] = max(self.sizes[2], 32)
-
-    def encode(self, encoder: RangeEncoder, k: int) -> None:
-        reach, h = self.reach, self.low_bits
-        j = k >> h
-        low, high = (0, [0, 0, 0]), (65536, [65535, 65535, 65535])
-        if j >= -reach:
-            low = self.edge(min(j, reach + 1))
-        if j <= reach:
-            high = self.edge(max(j + 1, -reach))
-        encoder.encode(low[0], high[0] - low[0])
-        if abs(j) > reach:
-            encoder.golomb(abs(j) - reach - 1, 3)
-        if h:
-            encoder.bits(k - (j << h), h)
-        self.learn(k, low[1], high[1])
-
-    def decode(self, decoder: RangeDecoder) -> int:
-        target = decoder.target()
-        a, b, step, j = -self.reach - 1, self.reach + 2, 1, 0
-        low, high = (0, [0, 0, 0]), (65536, [65535, 65535, 65535])
-        while b - a > 1:
-            here = self.edge(j)
-            if target < here[0]:
-                b, high, j = j, here, j - step
-            else:
-                a, low, j = j, here, j + step
-            if not a < j < b or (a > -self.reach - 1 and b < self.reach + 2):
-                j = a + (b - a) // 2
-            step *= 2
-        decoder.consume(low[0], high[0] - low[0])
-        k = a
-        if a < -self.reach:
-            k -= decoder.golomb(3)
-        elif a > self.reach:
-            k += decoder.golomb(3)
-        k = (k << self.low_bits) + decoder.bits(self.low_bits)
-        if abs(k) > 4 * _INDEX_LIMIT:
-            raise CorruptError("a residual of the classical codec is out of range")
-        self.learn(k, low[1], high[1])
-        return k
 
 
 def _step_up(reflection: tuple[int, ...]) -> list[int]:
@@ -322,7 +157,7 @@ def code_channel(
     planar = params.base == PLANAR
     coef = list(BOOK[params.base]) if params.base < 16 else _step_up(params.reflection)
     past = [0] * len(coef)
-    mixture = _Mixture(params.start)
+    mixture = Mixture(params.start)
     adaptive = _Filter(params, delta) if params.filter else None
     recon: list[int] = []
     rest: list[int] = []  # the samples less what the centre and the reference foretell
@@ -347,7 +182,7 @@ def code_channel(
             if reference is not None:
                 adaptive.push_reference(reference[t] - reference[t - 1] if t else 0)
             mean += adaptive.predict()
-        c0 = _clip(origin + ((mean + 8) >> 4), _INDEX_LIMIT)
+        c0 = _clip(origin + ((mean + 8) >> 4), INDEX_LIMIT)
         frac = _clip(mean - 16 * (c0 - origin), 8)
         mixture.prepare((frac * per_bin + 32768) >> 16, near_size)
         if isinstance(samples, int):
@@ -372,53 +207,3 @@ def code_channel(
         if not planar:
             past = [_clip(r - origin, 1 << 32), *past[:-1]]
     return recon
-
-
-def write_params(
-    encoder: RangeEncoder, params: ChannelParams, channel: int, raster: Raster
-) -> None:
-    """Code a channel's parameters, before its samples."""
-    planar = params.base == PLANAR
-    if raster.width:
-        encoder.bits(planar, 1)
-    if not planar:
-        encoder.bits(params.base, 5)
-    encoder.bits(params.filter, 4)
-    if channel > 0:
-        encoder.bits(params.reference >= 0, 1)
-        if params.reference >= 0:
-            if channel > 1:
-                encoder.golomb(channel - 1 - params.reference, 0)
-            encoder.bits(params.gain + 32, 6)
-    encoder.bits(params.start, 4)
-    encoder.golomb(zigzag(params.center), 6)
-    for i, q in enumerate(params.reflection):
-        if i < 2:
-            encoder.bits(q + 64, 7)
-        else:
-            encoder.golomb(zigzag(q), 3)
-
-
-def read_params(decoder: RangeDecoder, channel: int, delta: int, raster: Raster) -> ChannelParams:
-    """Read a channel's parameters.
-
-    Raises:
-        CorruptError: a parameter is out of range.
-    """
-    base = PLANAR if raster.width and decoder.bits(1) else decoder.bits(5)
-    params = ChannelParams(base=base, filter=decoder.bits(4))
-    if channel > 0 and decoder.bits(1):
-        back = decoder.golomb(0) if channel > 1 else 0
-        if back >= channel:
-            raise CorruptError("a channel refers to a channel that does not come before it")
-        params = replace(params, reference=channel - 1 - back, gain=decoder.bits(6) - 32)
-    params = replace(params, start=decoder.bits(4), center=unzigzag(decoder.golomb(6)))
-    reflection = []
-    for i in range(base - 15 if base < PLANAR else 0):
-        q = decoder.bits(7) - 64 if i < 2 else unzigzag(decoder.golomb(3))
-        if abs(q) > 63:
-            raise CorruptError("a reflection coefficient is out of range")
-        reflection.append(q)
-    if abs(params.center_index(delta)) > _INDEX_LIMIT + delta:
-        raise CorruptError("a channel's centre is out of range")
-    return replace(params, reflection=tuple(reflection))

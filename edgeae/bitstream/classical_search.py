@@ -13,14 +13,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from edgeae.bitstream.classical_loop import (
-    BOOK,
-    FILTER_LENGTH,
-    FILTER_RATE,
-    PLANAR,
-    ChannelParams,
-    Raster,
-)
+from edgeae.bitstream.classical_loop import BOOK, FILTER_LENGTH, FILTER_RATE
+from edgeae.bitstream.classical_params import PLANAR, ChannelParams, Raster
 
 __all__ = ["choose_params"]
 

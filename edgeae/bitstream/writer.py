@@ -5,16 +5,12 @@ from __future__ import annotations
 import struct
 from typing import BinaryIO
 
+from edgeae.bitstream.file_index import END_MAGIC, FileIndex
 from edgeae.bitstream.frame import Control, Frame, pack_control, pack_frame
 from edgeae.bitstream.header import Profile, StreamHeader
-from edgeae.bitstream.varint import pack_varint
 from edgeae.errors import ConfigError
 
-__all__ = ["END_MAGIC", "FrameWriter", "StreamPacker"]
-
-END_MAGIC = b"EAE\x89"
-_FIRST_STRIDE = 16
-_MAX_ENTRIES = 4096
+__all__ = ["FrameWriter", "StreamPacker"]
 
 
 class StreamPacker:
@@ -25,13 +21,15 @@ class StreamPacker:
 
     def __init__(self, header: StreamHeader) -> None:
         self.header = header
-        self.n_items = 0
-        self.n_frames = 0
         self._packed_header = header.pack()
         self._seed = self._packed_header[-4:]
         self._n_bytes = 0
-        self._stride = _FIRST_STRIDE
-        self._entries: list[tuple[int, int]] = []
+        self._index = FileIndex()
+
+    @property
+    def n_items(self) -> int:
+        """Items packed so far."""
+        return self._index.n_items
 
     def _count(self, data: bytes) -> bytes:
         self._n_bytes += len(data)
@@ -45,14 +43,8 @@ class StreamPacker:
 
     def frame(self, frame: Frame) -> bytes:
         """One frame; its first item is the one after the frame before."""
-        if self.n_frames % self._stride == 0:
-            self._entries.append((self.n_items, self._n_bytes))
-            if len(self._entries) > _MAX_ENTRIES:
-                self._stride *= 2
-                del self._entries[1::2]
         data = pack_frame(frame, self.header, self.n_items, self._seed)
-        self.n_frames += 1
-        self.n_items += frame.n_items
+        self._index.count(frame.n_items, self._n_bytes - len(self._packed_header))
         return self._count(data)
 
     def skippable(self, data: bytes, kind: int = 0) -> bytes:
@@ -65,15 +57,7 @@ class StreamPacker:
         """The index and the end mark of a file; nothing in the radio profile."""
         if self.header.profile is Profile.RADIO:
             return b""
-        body = bytearray(pack_varint(self.n_items) + pack_varint(self.n_frames))
-        # The first frame's place is known, and a file without a second entry needs no index.
-        entries = self._entries[1:]
-        body += pack_varint(self._stride) + pack_varint(len(entries))
-        item, offset = 0, len(self._packed_header)
-        for next_item, next_offset in entries:
-            body += pack_varint(next_item - item) + pack_varint(next_offset - offset)
-            item, offset = next_item, next_offset
-        data = pack_control(Control.END, bytes(body), self._seed)
+        data = pack_control(Control.END, self._index.pack(), self._seed)
         return self._count(data + struct.pack("<I", len(data)) + END_MAGIC)
 
 

@@ -1,8 +1,9 @@
-"""The causal integer net of both priors, in numpy.
+"""The causal integer net of both priors: its numbers, and all steps at once in numpy.
 
-Per step the net reads *features* of the steps before (and a few of the step itself) and gives a row
-of integers. Weights, activations and sums are integers; the sums stay below 2^24, so that float32
-matrix products are exact and every engine gives the same numbers::
+`causal_lockstep` runs it step by step, as a decoder must. Per step the net reads *features* of the
+steps before (and a few of the step itself) and gives a row of integers. Weights, activations and
+sums are integers; the sums stay below 2^24, so that float32 matrix products are exact and every
+engine gives the same numbers::
 
     features ──► hidden 0 ──► hidden 1 ──► ... ──► head ──►(+)──► out, int32 [O] per step
         └──────────────────── skip ─────────────────────────┘
@@ -27,7 +28,7 @@ import numpy.typing as npt
 
 from edgeae.errors import ModelError, SignalError
 
-__all__ = ["FEATURE_PEAK", "CausalLayer", "CausalNet", "LockstepState"]
+__all__ = ["FEATURE_PEAK", "CausalLayer", "CausalNet"]
 
 FEATURE_PEAK = 2047
 """The largest |feature|, unless a net says otherwise."""
@@ -197,8 +198,9 @@ class CausalNet:
         shift = np.zeros(o, np.int32) if self.skip_shift is None else self.skip_shift
         set_(self, "skip_weight", _ints(weight, ("int16",), shape, "the skip's weights"))
         set_(self, "skip_shift", _ints(shift, ("int32",), (o,), "the skip's shift"))
-        _check_shift(self._skip_shift, "skip")
-        _check_sums(self._skip_weight, 0, self.feature_peak, "skip")
+        weight, shift = self.skip
+        _check_shift(shift, "skip")
+        _check_sums(weight, 0, self.feature_peak, "skip")
 
     @property
     def n_outputs(self) -> int:
@@ -206,24 +208,22 @@ class CausalNet:
         return self.head.n_out
 
     @property
-    def _skip_weight(self) -> npt.NDArray[np.int16]:
+    def skip(self) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int32]]:
+        """Weight and shift of the linear taps."""
         assert self.skip_weight is not None
-        return self.skip_weight
-
-    @property
-    def _skip_shift(self) -> npt.NDArray[np.int32]:
         assert self.skip_shift is not None
-        return self.skip_shift
+        return self.skip_weight, self.skip_shift
 
     def to_arrays(self) -> dict[str, AnyArray]:
         """Return the net as named arrays, fit for an npz file; `from_arrays` reads them back."""
+        skip_weight, skip_shift = self.skip
         arrays: dict[str, AnyArray] = {
             "past": self.past,
             "n_layers": np.array(len(self.layers), np.int32),
             "feature_peak": np.array(self.feature_peak, np.int32),
             "skip.offsets": np.array(self.skip_offsets, np.int32),
-            "skip.weight": self._skip_weight,
-            "skip.shift": self._skip_shift,
+            "skip.weight": skip_weight,
+            "skip.shift": skip_shift,
         }
         for name, layer in self._named_layers(self.layers, self.head):
             arrays[f"{name}.offsets"] = np.array(layer.offsets, np.int32)
@@ -292,7 +292,8 @@ class CausalNet:
             parts.append((len(layer.offsets), layer.n_in, layer.n_out, layer.bits))
             parts += [layer.offsets, layer.shift, layer.bias, layer.weight]
         parts.append((len(self.skip_offsets),))
-        parts += [self.skip_offsets, self._skip_shift, self._skip_weight]
+        weight, shift = self.skip
+        parts += [self.skip_offsets, shift, weight]
         return np.concatenate([np.asarray(p, dtype=np.int32).ravel() for p in parts])
 
     def run(self, features: npt.ArrayLike) -> npt.NDArray[np.int32]:
@@ -302,7 +303,7 @@ class CausalNet:
             features: integers [B, I, T]; a past feature of step t is not seen at step t.
 
         Returns:
-            int32 [B, O, T], equal to what `LockstepState` gives step by step.
+            int32 [B, O, T], equal to what `causal_lockstep.LockstepState` gives step by step.
         """
         f = np.asarray(features)
         if f.ndim != 3 or f.shape[1] != self.n_inputs:
@@ -324,8 +325,9 @@ class CausalNet:
         head = _convolve(x, self.head.offsets, self.head.weight, unseen) + self.head.bias[:, None]
         out = np.ldexp(head.astype(np.float64), -self.head.shift[:, None])
         if self.skip_offsets:
-            skip = _convolve(features, self.skip_offsets, self._skip_weight, self.past)
-            out += np.ldexp(skip.astype(np.float64), -self._skip_shift[:, None])
+            weight, shift = self.skip
+            skip = _convolve(features, self.skip_offsets, weight, self.past)
+            out += np.ldexp(skip.astype(np.float64), -shift[:, None])
         return np.rint(out)
 
     @staticmethod
@@ -356,110 +358,3 @@ def _convolve(
         at = [deepest - o for o in offsets]
         out[:, start:stop] = w @ np.concatenate([padded[:, a + start : a + stop] for a in at])
     return out
-
-
-class _History:
-    """The last rows of one level for every item of a batch: float32 [B, rows, channels]."""
-
-    def __init__(self, batch: int, depth: int, channels: int) -> None:
-        self.depth = depth
-        self.rows = np.zeros((batch, depth + max(64, depth), channels), np.float32)
-        self.at = depth
-
-    @property
-    def row(self) -> FloatArray:
-        return self.rows[:, self.at]
-
-    def advance(self) -> None:
-        self.at += 1
-        if self.at == self.rows.shape[1]:
-            self.rows[:, : self.depth] = self.rows[:, self.at - self.depth :]
-            self.at = self.depth
-
-
-class _Taps:
-    """One layer's weights as a matrix, and where its window lies."""
-
-    def __init__(self, offsets: tuple[int, ...], weight: AnyArray) -> None:
-        # rows of a window run forward in time, offsets backward
-        self.matrix = np.ascontiguousarray(
-            weight[:, ::-1].reshape(weight.shape[0], -1).T.astype(np.float32)
-        )
-        self.deepest, self.nearest = offsets[-1], offsets[0]
-        whole = self.deepest - self.nearest + 1 == len(offsets)
-        self.index = None if whole else np.array([-o for o in reversed(offsets)])
-
-    def __call__(self, history: _History) -> FloatArray:
-        at = history.at
-        if self.index is None:
-            window = history.rows[:, at - self.deepest : at - self.nearest + 1]
-        else:
-            window = history.rows[:, at + self.index]
-        acc: FloatArray = window.reshape(len(window), len(self.matrix)) @ self.matrix
-        return acc
-
-
-class LockstepState:
-    """A net that walks over a batch of equally timed signals, one step of all of them at once.
-
-    Each step is ``out = state.step(side)``, then ``state.fill(past)``.
-
-    Args:
-        net: the net.
-        batch: number of signals B.
-    """
-
-    def __init__(self, net: CausalNet, batch: int) -> None:
-        self.net = net
-        self._side = np.flatnonzero(~net.past)
-        self._past = np.flatnonzero(net.past)
-        layers = (*net.layers, net.head)
-        depths = [layer.offsets[-1] for layer in layers]
-        depths[0] = max(depths[0], *net.skip_offsets, 0)
-        self._levels = [
-            _History(batch, depth, layer.n_in) for depth, layer in zip(depths, layers, strict=True)
-        ]
-        self._taps = [_Taps(layer.offsets, layer.weight) for layer in layers]
-        self._skip = _Taps(net.skip_offsets, net._skip_weight) if net.skip_offsets else None
-        self._bias = [layer.bias.astype(np.float32) for layer in layers]
-        self._scale = [np.ldexp(np.float32(1), -layer.shift) for layer in layers]
-        self._skip_scale = np.ldexp(1.0, -net._skip_shift)
-
-    def step(self, side: npt.ArrayLike | None = None) -> npt.NDArray[np.int32]:
-        """Evaluate the next step.
-
-        Args:
-            side: integers [B, number of side features], or None where the net has none.
-
-        Returns:
-            int32 [B, O].
-        """
-        if side is not None:
-            self._levels[0].row[:, self._side] = side
-        last = len(self._taps) - 1
-        acc = np.empty(0, np.float32)
-        for i, taps in enumerate(self._taps):
-            acc = taps(self._levels[i])
-            acc += self._bias[i]
-            if i < last:
-                acc *= self._scale[i]
-                np.rint(acc, out=acc)
-                np.clip(acc, 0, self.net.layers[i].peak, out=self._levels[i + 1].row)
-        out = acc.astype(np.float64) * self._scale[last]
-        if self._skip is not None:
-            out += self._skip(self._levels[0]).astype(np.float64) * self._skip_scale
-        result: npt.NDArray[np.int32] = np.rint(out).astype(np.int32)
-        return result
-
-    def fill(self, past: npt.ArrayLike) -> None:
-        """Tell the step's past features, integers [B, number of past features], and go on."""
-        self._levels[0].row[:, self._past] = past
-        for level in self._levels:
-            level.advance()
-        row = self._levels[0].row
-        row[:, self._past] = 0
-
-    def keep(self, batch: int) -> None:
-        """Go on with the first ``batch`` signals only."""
-        for level in self._levels:
-            level.rows = level.rows[:batch]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from edgeae.bitstream.cdf import CdfFamily
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.errors import CorruptError
-from edgeae.runtime.causal import LockstepState
+from edgeae.runtime.causal_lockstep import LockstepState
 from edgeae.runtime.prior_rules import LARGEST_INDEX, PriorRules
 
 __all__ = ["decode_lockstep", "encode_lockstep"]

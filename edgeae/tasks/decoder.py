@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgeae.bitstream.frame import Frame
 from edgeae.bitstream.header import StreamHeader
-from edgeae.bitstream.reader import FrameParser
+from edgeae.bitstream.parser import FrameParser
 from edgeae.errors import ConfigError, CorruptError, EdgeAEError
 from edgeae.runtime.bundle import Bundle
 from edgeae.tasks.codec import FrameCodec, frames_at_once
