@@ -224,6 +224,17 @@ def test_a_table_that_went_through_float32_and_a_rough_parser():
     assert 8 * (len(data) - len(whole)) / x.size < 1.3  # of 64
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
+def test_a_signal_in_another_unit_than_the_models_costs_no_more(dtype, tmp_path):
+    n = np.cumsum(np.random.default_rng(1).integers(-9, 10, 4_000))
+    grid = (1, 1) if dtype == "int32" else (1, 500)
+    bundle = series_bundle(tmp_path / "b", grids=[grid])
+    x = (n * 5) if dtype == "int32" else (n / 100).astype(dtype)
+    data = edgeae.encode(bundle, x, lossless=True)
+    assert edgeae.decode(bundle, data).tobytes() == x.tobytes()
+    assert len(data) <= len(edgeae.encode(None, x, lossless=True)) + 16  # fingerprint, rate
+
+
 def test_ulps_and_exceptions_live_in_one_frame():
     rng = np.random.default_rng(0)
     n = np.cumsum(rng.integers(-9, 10, (6, 5, 7)))

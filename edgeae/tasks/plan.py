@@ -184,17 +184,19 @@ def _channel_grid(
     samples: NDArray[Any], own: Grid | None, options: StreamOptions, whole: bool
 ) -> tuple[Grid, bool]:
     """A grid for one channel, and whether all of its finite samples lie on it."""
+    seek_coarser = whole and options.promise is Promise.LOSSLESS
     if samples.dtype.kind in "iu":
-        for grid in (own, detect_grid(samples) if whole and own is None else None):
-            if grid is not None and grid.den == 1 and _share_on(grid, samples)[1]:
-                return grid, True
-        return Grid(1, 1), True
-    share = 0.0
+        own = own if own is not None and own.den == 1 and _share_on(own, samples)[1] else None
+        found = detect_grid(samples) if seek_coarser or (whole and own is None) else None
+        return _coarser(own or Grid(1, 1), found), True
+    share, exact = 0.0, False
     if own is not None:
         own, share, exact = _best_reading(own, samples)
-        if exact:
+        if exact and not seek_coarser:
             return own, True
     found = detect_grid(samples)
+    if own is not None and exact:
+        return _coarser(own, found), True
     if own is not None and share == 1.0:  # near it; perhaps another spelling of the step is exact
         same = found is not None and math.isclose(found.step, own.step, rel_tol=1e-6)
         return found if found is not None and same else own, True
@@ -213,6 +215,11 @@ def _channel_grid(
     if options.max_error:
         return _grid_for_bound(samples, options.max_error), False
     return Grid(1, 1), False
+
+
+def _coarser(own: Grid, found: Grid | None) -> Grid:
+    """A model's grid, unless all samples lie on a much coarser one: they are in another unit."""
+    return found if found is not None and found.step > 1.5 * own.step else own
 
 
 def _best_reading(own: Grid, samples: NDArray[Any]) -> tuple[Grid, float, bool]:
