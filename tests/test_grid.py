@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -176,6 +176,7 @@ INTS = hnp.arrays(
 
 
 @given(x=st.one_of(FLOATS, INTS))
+@example(x=np.array([-(2**63), 0]))  # whose magnitude has no int64
 @settings(max_examples=200, deadline=None)
 def test_a_found_grid_always_holds_every_finite_sample(x):
     grid = detect_grid(x)

@@ -283,9 +283,9 @@ def _integer_grid(x: NDArray[Any]) -> Grid | None:
     divisor = 1
     if low != high:
         magnitude = np.abs(x.astype(np.int64)) if high < 1 << 63 and low > -(1 << 63) else x
-        divisor = int(np.gcd.reduce(magnitude[:_SAMPLE_SIZE]))
+        divisor = abs(int(np.gcd.reduce(magnitude[:_SAMPLE_SIZE])))
         if divisor != 1:  # one odd sample among the first ones settles it for most signals
-            divisor = int(np.gcd.reduce(magnitude)) or 1
+            divisor = abs(int(np.gcd.reduce(magnitude))) or 1
     if max(abs(low), abs(high)) // divisor >= INDEX_LIMIT or divisor >= 1 << 53:
         return None
     return Grid(divisor, 1)
