@@ -19,11 +19,15 @@ from edgeae.bitstream.classical import encode_classical
 from edgeae.bitstream.frame import Mode
 from edgeae.bitstream.header import Promise, StreamHeader
 from edgeae.bitstream.reader import FrameReader
+from edgeae.native import core
 from edgeae.signal.grid import Grid
 from edgeae.signal.io import read_signal
 from edgeae.signal.ulps import move_ulps
 from edgeae.tasks.codec import FrameCodec
 from edgeae.tasks.plan import index_bound
+
+slow_in_python = pytest.mark.skipif(core is None, reason="minutes without the extension")
+N_SAMPLES = 700 if core is not None else 350
 
 INTEGERS = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"]
 FLOATS = ["float16", "float32", "float64"]
@@ -54,7 +58,7 @@ def assert_within(x: np.ndarray, y: np.ndarray, max_error: float) -> None:
 def signals(dtype: str) -> dict[str, np.ndarray]:
     kind = np.dtype(dtype)
     rng = np.random.default_rng(5)
-    n = 700
+    n = N_SAMPLES
     if kind.kind == "f":
         info = np.finfo(kind)
         noise = rng.normal(size=n).astype(kind)
@@ -64,7 +68,9 @@ def signals(dtype: str) -> dict[str, np.ndarray]:
         laced[200] = -np.inf
         laced[300] = -0.0
         payloads = bits(noise.copy())
-        payloads[::7] = bits(np.full(100, np.nan, kind)) + np.arange(100, dtype=payloads.dtype)
+        payloads[::7] = bits(np.full(n // 7, np.nan, kind)) + np.arange(
+            n // 7, dtype=payloads.dtype
+        )
         return {
             "noise": noise,
             "laced": laced,
@@ -160,6 +166,7 @@ def test_no_frame_is_larger_than_raw_or_classical(max_error, bundles):
             assert size <= min(2 * frame.n_items, len(classical)) + 1
 
 
+@slow_in_python
 def test_streams_add_little_to_their_payload():
     x = np.random.default_rng(0).integers(-(2**15), 2**15, 200_000).astype(np.int16)
     assert len(edgeae.encode(None, x, lossless=True)) <= 1.005 * x.nbytes
@@ -174,6 +181,7 @@ def test_bounds_on_decimal_grids_are_strict():
     assert index_bound(Grid(1, 1), 9, np.arange(3), on_grid=True) == (9, 9)
 
 
+@slow_in_python
 def test_channels_may_lie_on_grids_of_their_own():
     rng = np.random.default_rng(0)
     n = np.cumsum(rng.integers(-9, 10, (20_000, 3)), axis=0)
@@ -192,6 +200,7 @@ def test_channels_may_lie_on_grids_of_their_own():
     assert FrameReader(io.BytesIO(same)).header == header
 
 
+@slow_in_python
 @pytest.mark.parametrize("with_model", [False, True])
 @pytest.mark.parametrize("badly_parsed", [False, True])
 def test_widened_float32_samples_cost_what_their_integers_cost(with_model, badly_parsed, tmp_path):
@@ -214,6 +223,7 @@ def test_widened_float32_samples_cost_what_their_integers_cost(with_model, badly
         assert all(len(frame.exceptions) == 0 for frame in FrameReader(io.BytesIO(data)))
 
 
+@slow_in_python
 @pytest.mark.skipif("EDGEAE_DATA" not in os.environ, reason="EDGEAE_DATA is not set")
 def test_a_table_that_went_through_float32_and_a_rough_parser():
     path = Path(os.environ["EDGEAE_DATA"]) / "ett" / "ETTh1.csv"
@@ -248,6 +258,7 @@ def test_ulps_and_exceptions_live_in_one_frame():
             assert any(frame.exceptions[:1] == b"\0" for frame in FrameReader(io.BytesIO(data)))
 
 
+@slow_in_python
 @pytest.mark.parametrize("with_model", [False, True])
 def test_each_sensor_keeps_the_promise_on_a_grid_of_its_own(with_model, tmp_path):
     """As from an instrument that reads one channel in thousandths, the other in 9.81 / 4096."""
