@@ -97,10 +97,6 @@ class FrameWriter:
         """Append bytes of the user's own that readers step over."""
         self._file.write(self._open_packer().skippable(data, kind))
 
-    def write_header(self) -> None:
-        """Repeat the header (radio), for receivers that join late."""
-        self._file.write(self._open_packer().begin())
-
     def close(self) -> None:
         """Write the index and the end mark. A second call does nothing."""
         if self._packer is not None:
