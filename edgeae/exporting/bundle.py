@@ -21,7 +21,7 @@ from edgeae.models.transforms import LATENT_PEAK
 from edgeae.quantize.dyadic import QuantizedModel, is_quantized, load_quantized, quantize
 from edgeae.quantize.tables import count_latent_shape, count_sample_shape
 from edgeae.runtime.bundle import Bundle, pack_coder, write_bundle
-from edgeae.train.phases import BASE_STEP, Signal, WindowCode
+from edgeae.train.phases import BASE_STEP, Signal, WindowCode, measure_window_code
 from edgeae.train.recipe import Recipe, recipe_to_dict
 from edgeae.train.run import Progress, RunFolder
 from edgeae.train.setup import Setup
@@ -74,7 +74,7 @@ def export_run(
         graphs["decoder.onnx"] = synthesis_graph(model.code.synthesis, about)
         if latent.net is not None:
             graphs["prior.onnx"] = causal_graph(latent.net, {**about, "role": "prior"})
-        metrics["window_code"] = _window_metrics(model, parts.validation)
+        metrics["window_code"] = _window_metrics(model.code, parts.validation)
     priors = []
     for i, net in enumerate(model.priors):
         shape = count_sample_shape(net, parts.train, model.recipe.sample_prior[i], model.code)
@@ -178,23 +178,12 @@ def _context(code: WindowCode) -> list[int]:
     return [reach, math.ceil(back)]
 
 
-def _window_metrics(model: QuantizedModel, validation: Signal) -> dict[str, Any]:
-    assert model.code is not None
-    bits, n = 0.0, 0
-    error = torch.zeros(model.code.analysis.spec.channels, dtype=torch.float64)
-    with torch.no_grad():
-        for x in validation.head(
-            1 << 16 if not validation.is_image else 1024, model.code.analysis.spec.stride
-        ):
-            b, out = model.code(x, torch.full((len(x),), BASE_STEP))
-            bits += float(b.mean()) * x.numel()
-            error += (x - torch.round(out)).double().square().transpose(0, 1).flatten(1).sum(1)
-            n += x.numel()
-    channel = torch.sqrt(error / (n / len(error)))
+def _window_metrics(code: WindowCode, validation: Signal) -> dict[str, Any]:
+    bits, channel_mse = measure_window_code(code, validation)
     return {
-        "bits_per_sample": round(bits / n, 5),
-        "rmse": round(float(channel.square().mean().sqrt()), 4),
-        "channel_rmse": [round(v, 4) for v in channel.tolist()],
+        "bits_per_sample": round(bits, 5),
+        "rmse": round(float(channel_mse.mean().sqrt()), 4),
+        "channel_rmse": [round(v, 4) for v in channel_mse.sqrt().tolist()],
     }
 
 

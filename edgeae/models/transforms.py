@@ -125,17 +125,33 @@ def _column(values: Sequence[int], dims: int) -> Tensor:
     return torch.tensor([float(v) for v in values]).view(1, -1, *([1] * dims))
 
 
-class AnalysisNet(nn.Module):
-    """Signal to latent; the last layer's integers are the latents."""
+class _TransformNet(nn.Module):
+    """What both halves share: the signal's unit, and layers whose grids follow one another."""
 
     center: Tensor
     unit: Tensor
+    input_grid: DyadicGrid
 
-    def __init__(self, spec: TransformSpec) -> None:
+    def __init__(
+        self, spec: TransformSpec, layers: Sequence[DyadicConv], input_grid: DyadicGrid
+    ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.input_grid = spec, input_grid
         self.register_buffer("center", _column(spec.center, spec.dims))
         self.register_buffer("unit", _column([2**s for s in spec.shift], spec.dims))
+        self.layers = stacked(layers)
+
+    def connect(self) -> None:
+        """Fix every grid from the calibrated peaks."""
+        grid = self.input_grid
+        for layer in self.layers:
+            grid = layer.connect(grid)
+
+
+class AnalysisNet(_TransformNet):
+    """Signal to latent; the last layer's integers are the latents."""
+
+    def __init__(self, spec: TransformSpec) -> None:
         layers: list[DyadicConv] = []
         width = spec.channels
         for units, stride, kernel in spec.down_layers:
@@ -146,18 +162,9 @@ class AnalysisNet(nn.Module):
         last = 1 if spec.family == "dense" else 3
         layers.append(DyadicConv(spec.dims, width, spec.latent, kernel=last, relu=False, bits=12))
         layers[-1].fixed_exponent = LATENT_EXPONENT
-        self.layers = stacked(layers)
-
-    @property
-    def input_grid(self) -> DyadicGrid:
-        """Grid of the centered, clipped input."""
-        return DyadicGrid(exponent=self.spec.exponent, lo=-INPUT_PEAK, hi=INPUT_PEAK)
-
-    def connect(self) -> None:
-        """Fix every grid from the calibrated peaks."""
-        grid = self.input_grid
-        for layer in self.layers:
-            grid = layer.connect(grid)
+        super().__init__(
+            spec, layers, DyadicGrid(exponent=spec.exponent, lo=-INPUT_PEAK, hi=INPUT_PEAK)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """x: index units [N, C, T] or [N, C, H, W]; returns latents [N, L, ...], symbols at 16."""
@@ -174,17 +181,10 @@ def shuffle_1d(x: Tensor, factor: int) -> Tensor:
     return x.view(n, c // factor, factor, t).permute(0, 1, 3, 2).reshape(n, c // factor, t * factor)
 
 
-class SynthesisNet(nn.Module):
+class SynthesisNet(_TransformNet):
     """Latent to signal, the mirror of :class:`AnalysisNet`."""
 
-    center: Tensor
-    unit: Tensor
-
     def __init__(self, spec: TransformSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.register_buffer("center", _column(spec.center, spec.dims))
-        self.register_buffer("unit", _column([2**s for s in spec.shift], spec.dims))
         layers: list[DyadicConv] = []
         factors: list[int] = []
         width = spec.latent
@@ -202,19 +202,10 @@ class SynthesisNet(nn.Module):
             factors.append(factor)
             width = n_out // factor**spec.dims
         layers[-1].fixed_exponent = spec.exponent
-        self.layers = stacked(layers)
+        super().__init__(
+            spec, layers, DyadicGrid(exponent=LATENT_EXPONENT, lo=-LATENT_PEAK, hi=LATENT_PEAK)
+        )
         self.factors = tuple(factors)
-
-    @property
-    def input_grid(self) -> DyadicGrid:
-        """Grid of the latents."""
-        return DyadicGrid(exponent=LATENT_EXPONENT, lo=-LATENT_PEAK, hi=LATENT_PEAK)
-
-    def connect(self) -> None:
-        """Fix every grid from the calibrated peaks."""
-        grid = self.input_grid
-        for layer in self.layers:
-            grid = layer.connect(grid)
 
     def forward(self, latent: Tensor) -> Tensor:
         """latent: [N, L, S] or [N, L, h, w]; returns [N, C, ...], index units, whole if dyadic."""

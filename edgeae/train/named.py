@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,11 @@ def _digits() -> Source:
     return Source({"train": images[:cut]}, {"test": images[cut:]}, None, meta, (), labels)
 
 
+@cache  # every split asks for it, and making it takes longer than cutting it
 def _sensor() -> Source:
     """A generated stream of a machine's vibration: the last tenth to test on. Needs no files."""
     x = sensor_stream().reshape(-1, 1)
+    x.flags.writeable = False
     cut = len(x) - math.ceil(len(x) * TEST_SHARE)
     meta = {"names": ["vibration"], "unit": "counts", "generated": "sensor_stream seed 0"}
     return Source({"sensor": x[:cut]}, {"sensor": x[cut:]}, SENSOR_RATE_HZ, meta)

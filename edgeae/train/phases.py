@@ -29,12 +29,14 @@ __all__ = [
     "TransformPhase",
     "WindowCode",
     "code_of",
+    "measure_window_code",
     "quantize_sample_prior",
     "quantize_window_code",
     "whole_crop",
 ]
 
 BASE_STEP = 16.0
+MEASURED_ITEMS, MEASURED_IMAGES = 1 << 16, 1 << 10
 SETTLED_SHARE = 0.6  # share of a batch at the base step
 ODD_SHARE = 0.1  # share of augmented crops upside down; as many run backwards
 
@@ -125,6 +127,20 @@ def code_of(code: WindowCode, x: Tensor, step: Tensor) -> Tensor:
         return torch.round(code(x, step)[1])
 
 
+def measure_window_code(code: WindowCode, signal: Signal) -> tuple[float, Tensor]:
+    """Bits per sample at the base step, and the mean squared error of each channel, float64 [C]."""
+    spec = code.analysis.spec
+    bits, n = 0.0, 0
+    error = torch.zeros(spec.channels, dtype=torch.float64)
+    with torch.no_grad():
+        for x in signal.head(MEASURED_IMAGES if signal.is_image else MEASURED_ITEMS, spec.stride):
+            b, out = code(x, torch.full((len(x),), BASE_STEP))
+            bits += float(b.mean()) * x.numel()
+            error += (x - torch.round(out)).double().square().transpose(0, 1).flatten(1).sum(1)
+            n += x.numel()
+    return bits / n, error / (n / spec.channels)
+
+
 class TransformPhase:
     """Rate–distortion training of the window code, in float or on dyadic grids."""
 
@@ -170,7 +186,8 @@ class TransformPhase:
     def loss(self, done: float, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         """Bits per sample plus weighted squared error of the next batch."""
         r = self.recipe
-        x = self.train.crops(r.batch, whole_crop(r.crop, self._unit), generator)
+        crop = whole_crop(r.crop, self.module.analysis.spec.stride)
+        x = self.train.crops(r.batch, crop, generator)
         if r.augment > 0 and not self.train.is_image:
             x = self._augmented(x, generator)
         step = self._steps(len(x), generator)
@@ -186,24 +203,13 @@ class TransformPhase:
 
     def validate(self) -> dict[str, float]:
         """Rate and RMSE at the base step on the validation part."""
-        bits, error, n = 0.0, 0.0, 0
-        for x in self.validation.head(65536 if not self.validation.is_image else 1024, self._unit):
-            step = torch.full((len(x),), BASE_STEP)
-            b, out = self.module(x, step)
-            weight = x.numel()
-            bits += float(b.mean()) * weight
-            error += float(self._distorted(x, torch.round(out)).mean()) * weight
-            n += weight
-        bits, error = bits / n, error / n
+        bits, channel_mse = measure_window_code(self.module, self.validation)
+        error = float(channel_mse.mean())
         return {
             "objective": bits + self.recipe.distortion_weight * error,
             "bits_per_sample": bits,
             "rmse": error**0.5,
         }
-
-    @property
-    def _unit(self) -> int:
-        return self.module.analysis.spec.stride
 
 
 def quantize_window_code(module: WindowCode, train: Signal, recipe: TrainRecipe) -> None:
