@@ -50,9 +50,11 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(named, "sensor_stream", lambda: sensor_stream(120_000))
+        named._sensor.cache_clear()
         patch.chdir(folder)
         result = call("--threads", 1, "--seed", 3)
         yield folder / "edgeae-quickstart", result
+    named._sensor.cache_clear()
 
 
 @pytest.fixture(scope="module")
