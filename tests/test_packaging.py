@@ -31,7 +31,7 @@ def test_every_package_is_listed(project):
     folders = {path.parent for path in (ROOT / "edgeae").rglob("*.py")}
     found = {".".join(folder.relative_to(ROOT).parts) for folder in folders}
     listed = set(project["tool"]["setuptools"]["packages"])
-    assert listed == found | {"edgeae.recipes"}
+    assert listed == found | {"edgeae.devices", "edgeae.recipes"}
 
 
 def test_every_c_source_and_header_is_listed(project):

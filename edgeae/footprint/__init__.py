@@ -1,0 +1,1 @@
+"""What a model takes on a device, before it is there: flash, RAM, operations, time and energy."""

@@ -1,0 +1,1 @@
+"""Measure a bundle or a model where it runs: latency, throughput, cold start, memory; and compare runs."""

@@ -1,0 +1,1 @@
+"""Device profiles that come with edgeae, one TOML each."""
