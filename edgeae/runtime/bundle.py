@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from edgeae.errors import ModelError
 from edgeae.runtime.bundle_files import MANIFEST, pack_arrays, read_arrays, read_files, write_files
+from edgeae.runtime.engines import Net, check_engine, open_net
 from edgeae.runtime.latent_prior import LatentPrior
 from edgeae.runtime.manifest import (
     BUNDLE_FORMAT,
@@ -39,7 +40,6 @@ from edgeae.runtime.manifest import (
     manifest_digest,
 )
 from edgeae.runtime.sample_prior import SamplePrior
-from edgeae.runtime.session import GraphSession, open_session
 
 __all__ = ["Bundle", "load", "pack_coder", "read_arrays", "seal", "write_bundle"]
 
@@ -49,12 +49,14 @@ MODEL_CARD = "README.md"
 class Bundle:
     """A loaded model.
 
-    Sessions open on first use, so a bundle that is only looked at never imports onnxruntime.
+    Nets open on first use, so a bundle that is only looked at never imports onnxruntime.
 
     Attributes:
         manifest: the checked manifest.
         files: the bundle's files, by name.
         path: where it was loaded from, or None.
+        engine: which engine its nets are to run on, see :mod:`edgeae.runtime.engines`.
+        threads: threads inside one operator of a net.
 
     Example:
         >>> import edgeae
@@ -65,12 +67,20 @@ class Bundle:
     """
 
     def __init__(
-        self, manifest: Manifest, files: Mapping[str, bytes], path: Path | None = None
+        self,
+        manifest: Manifest,
+        files: Mapping[str, bytes],
+        path: Path | None = None,
+        *,
+        engine: str = "auto",
+        threads: int = 1,
     ) -> None:
         self.manifest = manifest
         self.files = dict(files)
         self.path = path
-        self._sessions: dict[str, GraphSession] = {}
+        self.engine = check_engine(engine)
+        self.threads = threads
+        self._nets: dict[str, Net] = {}
         self._priors: tuple[LatentPrior | None, tuple[SamplePrior, ...]] | None = None
         self._differences: tuple[str, ...] | None = None
 
@@ -79,21 +89,37 @@ class Bundle:
         return f"<Bundle {self.name!r} {self.fingerprint.hex()}{where}>"
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Bundle:
+    def load(
+        cls, path: str | os.PathLike[str], *, engine: str = "auto", threads: int = 1
+    ) -> Bundle:
         """Load a bundle and check each of its bytes against the manifest.
 
+        Args:
+            path: a folder, or the same folder zipped.
+            engine: which engine its nets are to run on: ``auto``, ``native`` or ``onnxruntime``.
+            threads: threads inside one operator of a net.
+
         Raises:
+            ConfigError: there is no such engine.
             ModelError: there is none, a file is missing or was changed, or the manifest is bad.
             VersionError: it was written by a newer version of edgeae.
         """
         where = Path(path)
-        return cls.from_files(read_files(where), path=where)
+        return cls.from_files(read_files(where), path=where, engine=engine, threads=threads)
 
     @classmethod
-    def from_files(cls, files: Mapping[str, bytes], *, path: Path | None = None) -> Bundle:
+    def from_files(
+        cls,
+        files: Mapping[str, bytes],
+        *,
+        path: Path | None = None,
+        engine: str = "auto",
+        threads: int = 1,
+    ) -> Bundle:
         """Make a bundle of files already in memory, manifest.json among them.
 
         Raises:
+            ConfigError: there is no such engine.
             ModelError: a file is missing or was changed, or the manifest is bad.
             VersionError: it was written by a newer version of edgeae.
         """
@@ -115,7 +141,8 @@ class Bundle:
                     "SHA-256 differs from the manifest's): export it again or fetch a fresh copy"
                 )
         kept = {name: files[name] for name in files if name in manifest.files or name == MODEL_CARD}
-        return cls(manifest, kept | {MANIFEST: files[MANIFEST]}, path)
+        whole = kept | {MANIFEST: files[MANIFEST]}
+        return cls(manifest, whole, path, engine=engine, threads=threads)
 
     @property
     def name(self) -> str:
@@ -152,21 +179,21 @@ class Bundle:
         """Which quantizer steps each sample prior serves."""
         return self.manifest.sample_priors
 
-    def encoder(self) -> GraphSession:
-        """The analysis net's session.
+    def encoder(self) -> Net:
+        """The analysis net, open on the bundle's engine.
 
         Raises:
             ModelError: the bundle has no net, or the graph does not open.
         """
-        return self._session("encoder.onnx", "signal", "latent")
+        return self._net("encoder.onnx", "signal", "latent")
 
-    def decoder(self) -> GraphSession:
-        """The synthesis net's session.
+    def decoder(self) -> Net:
+        """The synthesis net, open on the bundle's engine.
 
         Raises:
             ModelError: the bundle has no net, or the graph does not open.
         """
-        return self._session("decoder.onnx", "latent", "signal")
+        return self._net("decoder.onnx", "latent", "signal")
 
     def self_test(self, *, force: bool = False) -> tuple[str, ...]:
         """Run the golden vectors on this machine and name what differs; empty when all is well.
@@ -188,14 +215,19 @@ class Bundle:
         """Whether the exact promises may be made: the manifest says so and the self-test passed."""
         return self.manifest.exact and not self.self_test()
 
-    def _session(self, name: str, input_name: str, output_name: str) -> GraphSession:
-        if name not in self._sessions:
+    def _net(self, name: str, input_name: str, output_name: str) -> Net:
+        if name not in self._nets:
             if self.net is None:
                 raise ModelError(f"bundle {self.name!r} has no net, so no {name}")
-            self._sessions[name] = open_session(
-                self.files[name], name=name, input_name=input_name, output_name=output_name
+            self._nets[name] = open_net(
+                self.files[name],
+                name=name,
+                engine=self.engine,
+                threads=self.threads,
+                input_name=input_name,
+                output_name=output_name,
             )
-        return self._sessions[name]
+        return self._nets[name]
 
     def _load_priors(self) -> tuple[LatentPrior | None, tuple[SamplePrior, ...]]:
         if self._priors is None:
@@ -204,14 +236,20 @@ class Bundle:
         return self._priors
 
 
-def load(path: str | os.PathLike[str]) -> Bundle:
+def load(path: str | os.PathLike[str], *, engine: str = "auto", threads: int = 1) -> Bundle:
     """Load a bundle: a folder, or the same folder zipped.
 
+    Args:
+        path: where it lies.
+        engine: which engine its nets are to run on: ``auto``, ``native`` or ``onnxruntime``.
+        threads: threads inside one operator of a net.
+
     Raises:
+        ConfigError: there is no such engine.
         ModelError: there is none, a file is missing or was changed, or the manifest is bad.
         VersionError: it was written by a newer version of edgeae.
     """
-    return Bundle.load(path)
+    return Bundle.load(path, engine=engine, threads=threads)
 
 
 def seal(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, bytes]:
