@@ -24,7 +24,7 @@ from edgeae.models.transforms import LATENT_PEAK, AnalysisNet, SynthesisNet
 from edgeae.runtime.causal import CausalLayer, CausalNet
 from edgeae.runtime.transform import MAX_INPUT
 
-__all__ = ["OPSET", "analysis_graph", "causal_graph", "synthesis_graph"]
+__all__ = ["OPSET", "GraphWriter", "analysis_graph", "causal_graph", "synthesis_graph"]
 
 OPSET = 17
 IR_VERSION = 8
@@ -32,7 +32,7 @@ IR_VERSION = 8
 Array = npt.NDArray[Any]
 
 
-class _GraphWriter:
+class GraphWriter:
     """Collects nodes and initializers; every method returns the name of the tensor it made."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class _GraphWriter:
         return model
 
 
-def _layer(g: _GraphWriter, layer: DyadicConv, x: str, name: str) -> str:
+def _layer(g: GraphWriter, layer: DyadicConv, x: str, name: str) -> str:
     ints = layer.integers()
     grid = layer.out_grid
     # the input is integers: a sum of weight * input integers is worth 2^-(exponent + in_exponent)
@@ -115,7 +115,7 @@ def _layer(g: _GraphWriter, layer: DyadicConv, x: str, name: str) -> str:
 def analysis_graph(net: AnalysisNet, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """``signal`` float32 [N, C, T] (or [N, C, H, W]), index units, to integer ``latent``."""
     spec = net.spec
-    g = _GraphWriter()
+    g = GraphWriter()
     peak = net.input_grid.peak
     x = g.node("Sub", ["signal", g.constant("center", net.center.numpy())], "centered")
     x = g.node("Mul", [x, g.constant("unit", (1 / net.unit).numpy())], "scaled")
@@ -136,7 +136,7 @@ def analysis_graph(net: AnalysisNet, metadata: Mapping[str, str]) -> onnx.ModelP
 def synthesis_graph(net: SynthesisNet, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """``latent`` float32 [N, L, S] (or [N, L, h, w]), integers, to integer ``signal``."""
     spec = net.spec
-    g = _GraphWriter()
+    g = GraphWriter()
     x = "latent"
     for i, (layer, factor) in enumerate(zip(net.layers, net.factors, strict=True)):
         x = _layer(g, layer, x, f"layer{i}")
@@ -163,7 +163,7 @@ def synthesis_graph(net: SynthesisNet, metadata: Mapping[str, str]) -> onnx.Mode
 
 
 def _taps(
-    g: _GraphWriter,
+    g: GraphWriter,
     x: str,
     name: str,
     offsets: Sequence[int],
@@ -211,7 +211,7 @@ def causal_graph(net: CausalNet, metadata: Mapping[str, str]) -> onnx.ModelProto
 
     Past features are read through offsets of at least 1 only: their weights at offset 0 are zero.
     """
-    g = _GraphWriter()
+    g = GraphWriter()
     x = "features"
     for i, layer in enumerate(net.layers):
         conv = _taps(

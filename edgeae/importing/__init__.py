@@ -1,1 +1,1 @@
-"""Bring models of other frameworks in: Keras files to torch, and a layer-by-layer comparison with TFLite."""
+"""Bring models of other frameworks in, and compare nets layer by layer."""
