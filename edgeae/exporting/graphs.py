@@ -40,10 +40,12 @@ class GraphWriter:
         self.constants: list[onnx.TensorProto] = []
 
     def constant(self, name: str, value: Array) -> str:
+        """An initializer."""
         self.constants.append(numpy_helper.from_array(np.array(value, order="C"), name))
         return name
 
     def node(self, op: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
+        """An operation with one output."""
         self.nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
         return name
 
@@ -58,14 +60,17 @@ class GraphWriter:
         return self.constant(name, (integers * column).astype(np.float32))
 
     def clip(self, x: str, name: str, lo: int, hi: int) -> str:
+        """Saturate to ``lo..hi``."""
         low = self.constant(f"{name}_lo", np.array(lo, np.float32))
         high = self.constant(f"{name}_hi", np.array(hi, np.float32))
         return self.node("Clip", [x, low, high], name)
 
     def requantized(self, x: str, name: str, lo: int, hi: int) -> str:
+        """Round half to even, then saturate."""
         return self.clip(self.node("Round", [x], f"{name}_round"), name, lo, hi)
 
     def reshape(self, x: str, name: str, shape: Sequence[int]) -> str:
+        """Reshape; 0 keeps an axis, -1 takes what is left."""
         return self.node("Reshape", [x, self.constant(f"{name}_shape", np.array(shape))], name)
 
     def model(
@@ -75,6 +80,7 @@ class GraphWriter:
         target: tuple[str, Sequence[int | str]],
         metadata: Mapping[str, str],
     ) -> onnx.ModelProto:
+        """The checked model of what was collected; metadata keys go after ``edgeae.``."""
         graph = helper.make_graph(
             self.nodes,
             graph_name,
