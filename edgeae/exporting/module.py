@@ -39,7 +39,7 @@ from edgeae.runtime.session import GraphSession, open_session
 from edgeae.runtime.transform import MAX_INPUT, dequantize, symbolize
 from edgeae.signal.grid import Grid, detect_grid, fallback_grid
 
-__all__ = ["Layout", "export_module", "export_pair"]
+__all__ = ["Layout", "export_module", "export_pair", "write_pair"]
 
 BASE_STEP = 16
 SYMBOLS_PER_RMS = 8.0
@@ -241,8 +241,57 @@ def export_pair(
     )
     index, _ = grid.to_index(np.ascontiguousarray(example.reshape(-1, *layout.signal)))
     graphs = _graphs(wrapped, index, name, precision)
+    about = dict(about or {})
+    metrics = {"precision": precision, **about.pop("metrics", {})}
+    return write_pair(
+        graphs,
+        index,
+        layout,
+        out,
+        name=name,
+        dtype=example.dtype.name,
+        grid=grid,
+        rmse_in_torch=_torch_rmse(wrapped, index),
+        about={**about, "metrics": metrics},
+        extra_files=extra_files,
+        notes=notes,
+    )
+
+
+def write_pair(
+    graphs: Mapping[str, onnx.ModelProto],
+    index: Array,
+    layout: Layout,
+    out: str | os.PathLike[str],
+    *,
+    name: str,
+    dtype: str,
+    grid: Grid,
+    rmse_in_torch: float,
+    latent_max: int = LATENT_PEAK,
+    about: Mapping[str, Any] | None = None,
+    extra_files: Mapping[str, bytes] | None = None,
+    notes: str = "",
+) -> Bundle:
+    """Write a pair of graphs as a bundle: certified if they can be, counted, measured.
+
+    Args:
+        graphs: ``encoder.onnx`` (``signal`` to ``latent``) and ``decoder.onnx`` (back); indices and
+            integer latents.
+        index: grid indices [N, C, W] or [N, C, H, W] to count and measure with.
+        layout: how they lie.
+        out: the bundle to write.
+        name: the bundle's name.
+        dtype: of the signal's samples.
+        grid: of the signal.
+        rmse_in_torch: of the module that was exported, in grid steps, to compare with.
+        latent_max: largest latent that the decoder takes.
+        about: parts of the manifest to add; ``metrics`` are merged.
+        extra_files: files to carry along, such as pictures of the card.
+        notes: Markdown to end the card with.
+    """
     exact, certificate, reason = _try_certificate(graphs)
-    coded = _Coded.measure(graphs, index)
+    coded = _Coded.measure(graphs, index, latent_max)
     prior = _static_prior(coded.symbols)
     rmse = coded.rmse(index)
     n_bytes = len(encode_latents(prior, [_raster(coded.symbols)], step_condition(BASE_STEP))[0])
@@ -251,14 +300,13 @@ def export_pair(
         "name": name,
         "task": "codec",
         "exact": exact,
-        "codec": _codec_part(layout, example.dtype.name, grid, rmse),
+        "codec": _codec_part(layout, dtype, grid, rmse, latent_max),
         "certificate": certificate,
         "metrics": {
-            "precision": precision,
             "example": {
                 "bits_per_sample": round(8 * n_bytes / index.size, 5),
                 "rmse": round(float(np.sqrt(np.mean(rmse**2))), 4),
-                "rmse_in_torch": round(_torch_rmse(wrapped, index), 4),
+                "rmse_in_torch": round(rmse_in_torch, 4),
             },
             "not_exact_because": reason,
             **about.pop("metrics", {}),
@@ -374,14 +422,16 @@ class _Coded:
     decoded: Array
 
     @classmethod
-    def measure(cls, graphs: Mapping[str, onnx.ModelProto], index: Array) -> _Coded:
+    def measure(
+        cls, graphs: Mapping[str, onnx.ModelProto], index: Array, latent_max: int
+    ) -> _Coded:
         encoder = _session(graphs["encoder.onnx"], "encoder.onnx", "signal", "latent")
         decoder = _session(graphs["decoder.onnx"], "decoder.onnx", "latent", "signal")
         symbols, decoded = [], []
         for begin in range(0, len(index), CALIBRATION_ITEMS):
             latent = encoder.run(index[begin : begin + CALIBRATION_ITEMS].astype(np.float32))
             symbols.append(symbolize(np.rint(latent), BASE_STEP))
-            back = dequantize(symbols[-1], BASE_STEP, LATENT_PEAK)
+            back = dequantize(symbols[-1], BASE_STEP, latent_max)
             decoded.append(decoder.run(back.astype(np.float32)))
         return cls(symbols=np.concatenate(symbols), decoded=np.concatenate(decoded))
 
@@ -427,7 +477,7 @@ def _torch_rmse(wrapped: tuple[nn.Module, nn.Module], index: Array) -> float:
 
 
 def _codec_part(
-    layout: Layout, dtype: str, grid: Grid, rmse: npt.NDArray[np.float64]
+    layout: Layout, dtype: str, grid: Grid, rmse: npt.NDArray[np.float64], latent_max: int
 ) -> dict[str, Any]:
     signal: dict[str, Any] = {
         "kind": layout.kind,
@@ -448,7 +498,7 @@ def _codec_part(
             "latent_channels": layout.code[0],
             "latent_shape": list(layout.code[1:]) if image else None,
             "fixed_window": None if image else layout.window,
-            "latent_max": LATENT_PEAK,
+            "latent_max": latent_max,
             "steps": {"min": 1, "max": 256, "default": BASE_STEP},
             "max_rmse": [round(RMSE_GUARD * max(float(rmse.max()), 0.5), 3)],
         },
