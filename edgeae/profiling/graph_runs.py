@@ -1,0 +1,120 @@
+"""Ways to run one ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeae.errors import ConfigError, ModelError
+from edgeae.runtime.engines import Net, open_net
+from edgeae.runtime.onnx_file import OnnxGraph, read_onnx
+from edgeae.runtime.session import OpenGraph, open_graph
+
+__all__ = ["GraphRun", "feed_for", "native_net", "open_run"]
+
+Array = NDArray[Any]
+
+
+class GraphRun:
+    """A graph open on one engine. Use `open_run` to make one.
+
+    Attributes:
+        engine: ``native`` or ``onnxruntime``.
+    """
+
+    def __init__(self, opened: OpenGraph | Net) -> None:
+        self._opened = opened
+        self.engine = "onnxruntime" if isinstance(opened, OpenGraph) else opened.engine
+
+    def prepare(self, feed: Mapping[str, Array]) -> Callable[[object], None]:
+        """A function that runs the graph on these arrays, buffers ready; its argument is free."""
+        opened = self._opened
+        if isinstance(opened, OpenGraph):
+            bound = opened.bind(feed)
+            return lambda _: bound.run()
+        values = np.ascontiguousarray(feed[opened.input_name], dtype=np.float32)
+        target = opened.run(values)
+        return lambda _: opened.run_into(values, target)
+
+
+def open_run(data: bytes, *, name: str, engine: str = "auto", threads: int = 1) -> GraphRun:
+    """Open a graph: on the native engine where that was asked for, or is what ``auto`` takes.
+
+    Raises:
+        ConfigError: no such engine, or one that cannot run this graph.
+        ModelError: the graph cannot be opened.
+    """
+    net = None
+    if engine != "onnxruntime":
+        net = native_net(data, name=name, engine=engine, threads=threads)
+    return GraphRun(net or open_graph(data, name=name, threads=threads))
+
+
+def native_net(data: bytes, *, name: str, engine: str = "native", threads: int = 1) -> Net | None:
+    """The graph on the native engine; None where ``auto`` takes another.
+
+    Raises:
+        ConfigError: ``native`` cannot run it.
+        ModelError: the graph cannot be opened.
+    """
+    if engine == "auto":
+        graph = read_onnx(data, name=name)
+        one = len(graph.inputs) == len(graph.outputs) == 1
+        if not one or graph.inputs[0].dtype != np.float32:
+            return None
+        try:
+            net = open_net(data, name=name, engine="auto", threads=threads)
+        except ModelError:  # not a net of ours; what is wrong with it, onnxruntime will say
+            return None
+        return net if net.engine == "native" else None
+    return open_net(data, name=name, engine=engine, threads=threads)
+
+
+def feed_for(
+    graph: OnnxGraph, shapes: Mapping[str, tuple[int, ...]], batch: int = 1
+) -> dict[str, Array]:
+    """Inputs for a graph: noise for floats, zeros for all else.
+
+    Args:
+        graph: the graph.
+        shapes: per input its shape; an empty name stands for the only input. Free axes of others
+            are 1, a leading one ``batch``.
+        batch: see ``shapes``.
+
+    Raises:
+        ConfigError: a shape that the graph does not take, or for an input that it has not.
+        ModelError: an input that is no tensor of numbers.
+    """
+    names = [value.name for value in graph.inputs]
+    given = dict(shapes)
+    if "" in given:
+        if len(names) != 1:
+            raise ConfigError(f"the graph has the inputs {', '.join(names)}: give NAME=SHAPE each")
+        given = {names[0]: given.pop("")} | given
+    for name in given:
+        if name not in names:
+            raise ConfigError(f"the graph has no input {name!r}; it has {', '.join(names)}")
+    rng = np.random.default_rng(0)
+    feed: dict[str, Array] = {}
+    for value in graph.inputs:
+        if value.dtype is None or value.shape is None:
+            raise ModelError(f"input {value.name!r} is no tensor of numbers with a known rank")
+        free = [axis if isinstance(axis, int) and axis > 0 else None for axis in value.shape]
+        shape = given.get(value.name)
+        if shape is None:
+            shape = tuple(axis or (batch if number == 0 else 1) for number, axis in enumerate(free))
+        if len(shape) != len(free) or any(
+            axis not in (None, found) for axis, found in zip(free, shape, strict=True)
+        ):
+            raise ConfigError(
+                f"input {value.name!r} takes {['any' if a is None else a for a in free]}, "
+                f"not {list(shape)}"
+            )
+        floats = value.dtype.kind == "f"
+        feed[value.name] = (rng.standard_normal(shape) if floats else np.zeros(shape)).astype(
+            value.dtype
+        )
+    return feed
