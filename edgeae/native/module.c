@@ -13,6 +13,7 @@
 #include "causal.h"
 #include "cdf.h"
 #include "classical.h"
+#include "net.h"
 #include "prior.h"
 #include "shapes.h"
 
@@ -510,6 +511,150 @@ static PyObject *py_classical_decode(PyObject *self, PyObject *args)
     return result;
 }
 
+/* ---- nets ---- */
+
+#define NET_NAME "edgeae.net"
+
+/* An open program with what it points to; `busy` while a run without the interpreter's lock uses
+ * the arena. */
+typedef struct {
+    Py_buffer words, constants;
+    eae_program program;
+    char *memory, *arena;
+    int clone, busy;
+} open_net;
+
+static char *aligned_memory(size_t size, char **start)
+{
+    char *memory = PyMem_RawMalloc(size + 64);
+    *start = memory == NULL ? NULL : memory + (64 - (uintptr_t)memory % 64) % 64;
+    return memory;
+}
+
+static void free_net(open_net *net)
+{
+    if (net->words.obj != NULL)
+        PyBuffer_Release(&net->words);
+    if (net->constants.obj != NULL)
+        PyBuffer_Release(&net->constants);
+    PyMem_RawFree(net->memory);
+    PyMem_RawFree(net);
+}
+
+static void close_net(PyObject *capsule)
+{
+    open_net *net = PyCapsule_GetPointer(capsule, NET_NAME);
+    if (net != NULL)
+        free_net(net);
+}
+
+/* net_clones() -> names of the instruction sets there are kernels for, best first */
+static PyObject *py_net_clones(PyObject *self, PyObject *unused)
+{
+    const char *names[EAE_MAX_CLONES];
+    int i, n = eae_program_clones(names);
+    PyObject *found = PyTuple_New(n);
+    (void)self;
+    (void)unused;
+    for (i = 0; found != NULL && i < n; i++) {
+        PyObject *name = PyUnicode_FromString(names[i]);
+        if (name == NULL)
+            Py_CLEAR(found);
+        else
+            PyTuple_SET_ITEM(found, i, name);
+    }
+    return found;
+}
+
+/* net_open(words i32[], constants aligned to 64, clone) -> a net */
+static PyObject *py_net_open(PyObject *self, PyObject *args)
+{
+    open_net *net;
+    const char *wrong = NULL;
+    PyObject *words, *constants, *capsule = NULL;
+    int clone;
+    Py_ssize_t n;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOi", &words, &constants, &clone))
+        return NULL;
+    net = PyMem_RawCalloc(1, sizeof *net);
+    if (net == NULL)
+        return PyErr_NoMemory();
+    net->clone = clone;
+    if (PyObject_GetBuffer(words, &net->words, PyBUF_SIMPLE) == 0 &&
+        PyObject_GetBuffer(constants, &net->constants, PyBUF_SIMPLE) == 0 &&
+        (n = n_items(&net->words, sizeof(int32_t), "words")) >= 0) {
+        if ((uintptr_t)net->constants.buf % 64 != 0)
+            wrong = "the constants are not aligned to 64 bytes";
+        else
+            wrong = eae_program_check(
+                &net->program, net->words.buf, (size_t)n, net->constants.buf,
+                (size_t)net->constants.len);
+        if (wrong != NULL) {
+            PyErr_Format(PyExc_ValueError, "words: %s", wrong);
+        } else {
+            net->memory = aligned_memory(net->program.arena_size, &net->arena);
+            if (net->memory == NULL)
+                PyErr_NoMemory();
+            else
+                capsule = PyCapsule_New(net, NET_NAME, close_net);
+        }
+    }
+    if (capsule == NULL)
+        free_net(net);
+    return capsule;
+}
+
+/* net_run(net, in f32[n * n_in], out f32[n * n_out], n) -> bool: True where all the inputs are
+ * numbers that the net may be given */
+static PyObject *py_net_run(PyObject *self, PyObject *const *args, Py_ssize_t n_args)
+{
+    open_net *net;
+    Py_buffer in, out;
+    PyObject *result = NULL;
+    Py_ssize_t n;
+    (void)self;
+    if (n_args != 4) {
+        PyErr_SetString(PyExc_TypeError, "net_run takes a net, two arrays and a count");
+        return NULL;
+    }
+    net = PyCapsule_GetPointer(args[0], NET_NAME);
+    n = PyLong_AsSsize_t(args[3]);
+    if (net == NULL || (n == -1 && PyErr_Occurred()) ||
+        PyObject_GetBuffer(args[1], &in, PyBUF_SIMPLE) != 0)
+        return NULL;
+    if (PyObject_GetBuffer(args[2], &out, PyBUF_WRITABLE) != 0) {
+        PyBuffer_Release(&in);
+        return NULL;
+    }
+    if (n < 0 || n > PY_SSIZE_T_MAX / 8 / net->program.n_in ||
+        n > PY_SSIZE_T_MAX / 8 / net->program.n_out) {
+        PyErr_SetString(PyExc_ValueError, "n is out of range");
+    } else if (has_items(&in, sizeof(float), n * net->program.n_in, "in") &&
+               has_items(&out, sizeof(float), n * net->program.n_out, "out")) {
+        const int alone = !net->busy;
+        char *arena = net->arena;
+        char *memory = alone ? NULL : aligned_memory(net->program.arena_size, &arena);
+        if (arena == NULL) {
+            PyErr_NoMemory();
+        } else {
+            int bad;
+            if (alone)
+                net->busy = 1;
+            Py_BEGIN_ALLOW_THREADS
+            bad = eae_program_run(&net->program, net->clone, in.buf, out.buf, (size_t)n, arena);
+            Py_END_ALLOW_THREADS
+            if (alone)
+                net->busy = 0;
+            PyMem_RawFree(memory);
+            result = PyBool_FromLong(!bad);
+        }
+    }
+    PyBuffer_Release(&in);
+    PyBuffer_Release(&out);
+    return result;
+}
+
 /* ---- the module ---- */
 
 static PyMethodDef methods[] = {
@@ -519,6 +664,9 @@ static PyMethodDef methods[] = {
     {"prior_decode", py_prior_decode, METH_VARARGS, "Read samples that prior_encode wrote."},
     {"classical_encode", py_classical_encode, METH_VARARGS, "Code samples without a model."},
     {"classical_decode", py_classical_decode, METH_VARARGS, "Read what classical_encode wrote."},
+    {"net_clones", py_net_clones, METH_NOARGS, "Instruction sets that nets can run on."},
+    {"net_open", py_net_open, METH_VARARGS, "Check a net's program and make its arena."},
+    {"net_run", (PyCFunction)(void (*)(void))py_net_run, METH_FASTCALL, "Run a net."},
     {"known_shapes", py_known_shapes, METH_NOARGS, "The shapes compiled in."},
     {NULL, NULL, 0, NULL},
 };
