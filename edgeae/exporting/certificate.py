@@ -29,6 +29,7 @@ from edgeae.exporting.dyadic_graph import (
     grid_exponents,
     is_power_of_two,
     name_of,
+    pair_sums_fit,
     quantized_range,
     read_constants,
 )
@@ -95,11 +96,12 @@ def certify(model: onnx.ModelProto) -> list[LayerCertificate]:
         One entry per summing node.
 
     Raises:
-        NotDyadicError: an operator outside the dyadic set, a scale that is no power of two, or a
-            sum that can reach 2^24; the message names the node.
+        NotDyadicError: an operator outside the dyadic set, a scale that is no power of two, a sum
+            that can reach 2^24, or signed 8-bit weights that overflow on x86 without VNNI; the
+            message names the node.
     """
     constants = read_constants(model)
-    walk = _Walk(constants, _ranks(model))
+    walk = _Walk(constants, _ranks(model), _signed_weights(model))
     source = model.graph.input[0].name
     walk.values[source] = _Bounded(np.zeros(1, np.int64), np.array([_input_peak(model)]))
     for node in model.graph.node:
@@ -132,11 +134,27 @@ def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     return {name: len(t.shape.dim) for name, t in shapes.items() if t.HasField("shape")}
 
 
+def _signed_weights(model: onnx.ModelProto) -> dict[str, Array]:
+    """The int8 integers behind each dequantized constant."""
+    raw = {t.name: t for t in model.graph.initializer if t.data_type == onnx.TensorProto.INT8}
+    return {
+        node.output[0]: onnx.numpy_helper.to_array(raw[node.input[0]])
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in raw
+    }
+
+
 class _Walk:
     """Grids and bounds of the tensors seen so far."""
 
-    def __init__(self, constants: Mapping[str, Array], ranks: Mapping[str, int]) -> None:
-        self.constants, self.ranks = constants, ranks
+    def __init__(
+        self,
+        constants: Mapping[str, Array],
+        ranks: Mapping[str, int],
+        signed_weights: Mapping[str, Array],
+    ) -> None:
+        self.constants, self.ranks, self.signed_weights = constants, ranks, signed_weights
+        self.bytes: set[str] = set()  # dequantized from 8 bits: what int8 kernels may multiply
         self.values: dict[str, _Bounded] = {}
         self.found: list[LayerCertificate] = []
 
@@ -158,6 +176,8 @@ class _Walk:
                 np.max([p.bound for p in parts], axis=0),
             )
         x = self.values[node.input[0]]
+        if op in _MOVES and node.input[0] in self.bytes:
+            self.bytes.add(node.output[0])
         if op in ("Relu", "Identity"):
             return x
         if op == "Clip":
@@ -181,6 +201,7 @@ class _Walk:
             return _Bounded(np.zeros(1, np.int64), np.array([float(max(-low, high))]))
         if op == "DequantizeLinear":
             scale, zero, low, high = quantized_range(node, self.constants)
+            self.bytes.add(node.output[0])
             peak = float(max(zero - low, high - zero))
             exponent = np.array([-int(np.round(np.log2(scale)))], np.int64)
             return _Bounded(exponent, np.array([peak * scale]))
@@ -235,6 +256,7 @@ class _Walk:
 
     def _product(self, node: onnx.NodeProto, x: _Bounded, weight: Floats) -> _Bounded:
         """Bound of ``sum(weight * x) + bias``, weight [O, I, ...]."""
+        self._check_pairs(node)
         n_out, n_in = weight.shape[:2]
         bias = np.zeros(n_out)
         if len(node.input) > 2 and node.input[2]:
@@ -246,6 +268,19 @@ class _Walk:
         exponent = np.maximum(exponent.max(axis=1), grid_exponents(bias[:, None])).astype(np.int64)
         bound = np.abs(flat).sum(axis=2) @ np.broadcast_to(x.bound, (n_in,)) + np.abs(bias)
         return self._checked(node, exponent, bound)
+
+    def _check_pairs(self, node: onnx.NodeProto) -> None:
+        """Int8 kernels may add two products in 16 bits."""
+        weight = self.signed_weights.get(node.input[1])
+        if weight is None or node.input[0] not in self.bytes:
+            return
+        if node.op_type == "Gemm" and not attributes_of(node).get("transB"):
+            weight = weight.T
+        if not pair_sums_fit(weight):
+            raise NotDyadicError(
+                f"node {name_of(node)}: two signed 8-bit weights of one output exceed 128 together "
+                "and saturate on x86 without VNNI: use 7 bits, or unsigned weights"
+            )
 
     def _scaled(self, node: onnx.NodeProto) -> _Bounded:
         first, second = node.input

@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from edgeae.errors import ModelError
+from edgeae.runtime.grids import COARSEST, grid_exponents, is_power_of_two
 
 __all__ = [
     "COARSEST",
@@ -20,15 +21,13 @@ __all__ = [
     "grid_exponents",
     "is_power_of_two",
     "name_of",
+    "pair_sums_fit",
     "quantized_range",
     "read_constants",
 ]
 
-COARSEST = -60  # exponent of a row of zeros: a grid that any other refines
-
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 class NotDyadicError(ModelError):
@@ -44,24 +43,6 @@ def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     """A node's attributes; text is decoded."""
     found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
     return {k: v.decode() if isinstance(v, bytes) else v for k, v in found.items()}
-
-
-def grid_exponents(values: Floats) -> Ints:
-    """Finest grid exponent of each row: the smallest e with every value * 2^e an integer."""
-    rows = values.reshape(values.shape[0], -1)
-    mantissa, power = np.frexp(rows)
-    whole = (np.abs(mantissa) * 2.0**53).astype(np.int64)
-    low_bit = np.where(whole == 0, 1, whole & -whole)
-    trailing = np.round(np.log2(low_bit.astype(np.float64))).astype(np.int64)
-    exponent = np.where(whole == 0, COARSEST, 53 - trailing - power)
-    found: Ints = exponent.max(axis=1, initial=COARSEST).astype(np.int64)
-    return found
-
-
-def is_power_of_two(values: Floats) -> bool:
-    """Whether all values are plus or minus a power of two."""
-    mantissa, _ = np.frexp(values)
-    return bool(np.all(np.abs(mantissa) == 0.5))
 
 
 def read_constants(model: onnx.ModelProto) -> dict[str, Array]:
@@ -125,3 +106,20 @@ def quantized_range(
         raise NotDyadicError(f"node {name_of(node)}: quantized to {zero.dtype}, expected 8 bits")
     info = np.iinfo(zero.dtype)
     return float(scale[0]), int(zero.item()), int(info.min), int(info.max)
+
+
+def pair_sums_fit(weight: Array) -> bool:
+    """Whether no two signed weights of an output can overflow 16 bits with 8-bit activations.
+
+    x86 processors without VNNI add two products of an unsigned activation, at most 255, and a
+    signed weight in 16 bits, and saturate. Which two depends on the runtime, so the bound is on the
+    two largest positive weights of an output channel and on its two most negative ones:
+    255 * 128 = 32640 fits below 32767, and 255 * 129 does not.
+
+    Args:
+        weight: integers, output channel first.
+    """
+    rows = np.sort(weight.reshape(weight.shape[0], -1).astype(np.int64), axis=1)
+    high = np.maximum(rows[:, -2:], 0).sum(axis=1)
+    low = np.minimum(rows[:, :2], 0).sum(axis=1)
+    return bool(high.max(initial=0) <= 128 and low.min(initial=0) >= -128)

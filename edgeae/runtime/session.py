@@ -323,6 +323,8 @@ def open_graph(
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    # int8 weights that could saturate on x86 without VNNI are multiplied as uint8 there
+    options.add_session_config_entry("session.x64quantprecision", "1")
     if _QUANTIZES not in graph:  # nothing becomes an int8 kernel, so weights are dequantized once
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
