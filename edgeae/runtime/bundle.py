@@ -4,6 +4,8 @@
 manifest.json          what the model is for, its limits, and the SHA-256 of each file below
 encoder.onnx           analysis net: samples (grid indices) to latents; absent without a net
 decoder.onnx           synthesis net: latents to samples
+*.int8.onnx            the same nets in the spelling that onnxruntime runs faster, if tuned
+*.ort                  the same nets for minimal builds of onnxruntime, if asked for
 prior.onnx             the latent prior as a graph, for study and other runtimes; not read here
 sample_prior_<i>.onnx  likewise for each sample prior
 coder.npz              the integer priors and their tables: what entropy coding reads
@@ -226,6 +228,7 @@ class Bundle:
                 threads=self.threads,
                 input_name=input_name,
                 output_name=output_name,
+                tuned=self.files[self.manifest.run.get(name, name)],
             )
         return self._nets[name]
 

@@ -76,6 +76,7 @@ def open_net(
     threads: int = 1,
     input_name: str | None = None,
     output_name: str | None = None,
+    tuned: bytes | None = None,
 ) -> Net:
     """Open an ONNX graph that maps one float32 tensor to one float32 tensor.
 
@@ -86,6 +87,7 @@ def open_net(
         threads: threads inside one operator; the native engine has one.
         input_name: the input the graph must have; None for any one.
         output_name: the output the graph must have; None for any one.
+        tuned: the same graph as onnxruntime runs it fastest; None for the graph itself.
 
     Raises:
         ConfigError: no such engine, or one that cannot do what is asked.
@@ -97,5 +99,9 @@ def open_net(
     from edgeae.runtime.session import open_session
 
     return open_session(
-        graph, name=name, input_name=input_name, output_name=output_name, threads=threads
+        graph if tuned is None else tuned,
+        name=name,
+        input_name=input_name,
+        output_name=output_name,
+        threads=threads,
     )

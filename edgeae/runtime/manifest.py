@@ -106,7 +106,11 @@ class PriorRange:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A checked manifest; ``raw`` keeps everything, also what the runtime does not need."""
+    """A checked manifest; ``raw`` keeps everything, also what the runtime does not need.
+
+    ``run`` names the files that onnxruntime opens instead of others: the same graphs, bit for bit,
+    in a spelling that was measured to be faster. The fingerprint is that of the graphs they replace.
+    """
 
     name: str
     exact: bool
@@ -115,6 +119,7 @@ class Manifest:
     net: NetSpec | None
     sample_priors: tuple[PriorRange, ...]
     files: Mapping[str, str]
+    run: Mapping[str, str]
     raw: Mapping[str, Any]
 
     @classmethod
@@ -157,6 +162,7 @@ class Manifest:
             net=net,
             sample_priors=_parse_priors(codec),
             files=_parse_files(root.part("files")),
+            run=_parse_run(root),
             raw=raw,
         )
         if manifest.fingerprint != fingerprint_of(manifest.files, raw["codec"]):
@@ -358,4 +364,14 @@ def _parse_files(part: _Fields) -> Mapping[str, str]:
             raise ModelError(f"manifest.json: files.{name} is not a SHA-256")
         if not name or "/" in name or "\\" in name or name.startswith("."):
             raise ModelError(f"manifest.json: {name!r} is not a plain file name")
+    return dict(part.values)
+
+
+def _parse_run(root: _Fields) -> Mapping[str, str]:
+    if root.values.get("run") is None:
+        return {}
+    part, files = root.part("run"), root.part("files").values
+    for name in part.values:
+        if name not in files or part.text(name) not in files:
+            raise part.fail(name, "one of the bundle's files instead of another")
     return dict(part.values)
