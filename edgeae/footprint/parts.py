@@ -1,0 +1,187 @@
+"""The parts of a model, each with its operations and its memory: nets as graphs, and priors.
+
+A prior runs step by step. What it keeps from step to step is its *state*: the rows of features and
+activations that its offsets reach back to, and the tables of its coder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgeae.footprint.graph import GraphFootprint, LayerFootprint, View, describe_graph
+from edgeae.runtime.causal import CausalNet
+from edgeae.runtime.prior_rules import PriorRules
+
+__all__ = ["Part", "graph_part", "prior_part"]
+
+FAMILY_BYTES = 1552  # eae_family of cdf.h: 64 scales, built once for a step and a shift
+RANGE_CODER_BYTES = 40  # eae_encoder of range_coder.h
+_ROW_BYTES = 2  # of a feature or an activation, int16 as in causal.c
+_SUM_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A net or a prior, for one window.
+
+    Attributes:
+        name: what it is.
+        n_parameters: elements of weights and biases.
+        layers: its steps; their operations are those of the whole window.
+        weight_bytes: read-only numbers on a device.
+        table_bytes: read-only tables of the coder.
+        arena_bytes: working memory while it runs, shared with other parts.
+        state_bytes: memory that it keeps while a frame is coded.
+        symbols: integers that are entropy-coded.
+        runs: times that it is started.
+        host: the same graph as onnxruntime holds it; None for a prior.
+    """
+
+    name: str
+    n_parameters: int
+    layers: tuple[LayerFootprint, ...]
+    weight_bytes: int
+    table_bytes: int = 0
+    arena_bytes: int = 0
+    state_bytes: int = 0
+    symbols: int = 0
+    runs: int = 1
+    host: GraphFootprint | None = field(default=None, repr=False)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one window."""
+        return sum(layer.macs for layer in self.layers)
+
+
+def graph_part(
+    name: str,
+    data: bytes,
+    shape: Sequence[int] | None,
+    *,
+    input_bytes: int | None = None,
+    file: str = "model.onnx",
+) -> Part:
+    """A net.
+
+    Args:
+        name: what to call it.
+        data: the ONNX file's bytes.
+        shape: of its input.
+        input_bytes: bytes per element of its input on a device; None leaves it to the graph.
+        file: what to call the file in messages.
+
+    Raises:
+        ModelError, ConfigError: as `edgeae.footprint.graph.describe_graph`.
+    """
+    device = describe_graph(data, shape, view=View.DEVICE, input_bytes=input_bytes, name=file)
+    return Part(
+        name=name,
+        n_parameters=device.n_parameters,
+        layers=device.layers,
+        weight_bytes=device.weight_bytes,
+        arena_bytes=device.arena_bytes,
+        host=describe_graph(data, shape, view=View.GRAPH, name=file),
+    )
+
+
+def prior_part(name: str, rules: PriorRules, steps: int) -> Part:
+    """A prior that codes so many steps.
+
+    Args:
+        name: what to call it.
+        rules: the prior's.
+        steps: of one window.
+    """
+    families = len(set(rules.shift)) * FAMILY_BYTES
+    state = RANGE_CODER_BYTES + families + 4 * rules.n_channels
+    symbols = steps * rules.n_channels
+    tables = int(rules.shape.nbytes)
+    if rules.net is None:
+        statics = 0 if rules.statics is None else int(rules.statics.size)
+        return Part(
+            name=name, n_parameters=statics, layers=(), weight_bytes=4 * statics,
+            table_bytes=tables, state_bytes=state, symbols=symbols,
+        )  # fmt: skip
+    layers = _causal_layers(rules.net, steps)
+    widest = max(layer.n_out for layer in (*rules.net.layers, rules.net.head))
+    window = max(
+        (*(layer.weight[0].size for layer in (*rules.net.layers, rules.net.head)),
+         rules.net.skip[0][0].size)
+    )  # fmt: skip
+    return Part(
+        name=name,
+        n_parameters=sum(layer.n_parameters for layer in layers),
+        layers=layers,
+        weight_bytes=sum(layer.weight_bytes for layer in layers),
+        table_bytes=tables,
+        arena_bytes=_ROW_BYTES * int(window) + 2 * _SUM_BYTES * widest,
+        state_bytes=state + _ring_bytes(rules.net),
+        symbols=symbols,
+    )
+
+
+def _causal_layers(net: CausalNet, steps: int) -> tuple[LayerFootprint, ...]:
+    found = []
+    bits_in = net.feature_peak.bit_length() + 1
+    for i, layer in enumerate((*net.layers, net.head)):
+        name = "head" if i == len(net.layers) else f"layer{i}"
+        n_weights = int(layer.weight.size)
+        found.append(
+            LayerFootprint(
+                name=name,
+                op="CausalConv",
+                output_shape=(steps, layer.n_out),
+                macs=n_weights * steps,
+                n_parameters=n_weights + layer.n_out,
+                weight_bytes=_stored(layer.weight.dtype, n_weights, layer.n_out, layer.offsets, 5),
+                activation_bytes=layer.n_out * (_SUM_BYTES if layer.bits == 0 else _ROW_BYTES),
+                weight_bits=8 * layer.weight.dtype.itemsize,
+                activation_bits=8 if bits_in <= 8 else 16,
+            )
+        )
+        bits_in = layer.bits
+    if net.skip_offsets:
+        weight, _ = net.skip
+        found.append(
+            LayerFootprint(
+                name="skip",
+                op="CausalConv",
+                output_shape=(steps, net.n_outputs),
+                macs=int(weight.size) * steps,
+                n_parameters=int(weight.size),
+                weight_bytes=_stored(
+                    weight.dtype, int(weight.size), net.n_outputs, net.skip_offsets, 1
+                ),
+                activation_bytes=net.n_outputs * _SUM_BYTES,
+                weight_bits=8 * weight.dtype.itemsize,
+                activation_bits=16,
+            )
+        )
+    return tuple(found)
+
+
+def _stored(
+    dtype: np.dtype[np.int8] | np.dtype[np.int16] | np.dtype[np.generic],
+    n_weights: int,
+    n_out: int,
+    offsets: Sequence[int],
+    per_output: int,
+) -> int:
+    """Weights, then shift (1 byte) and bias (4) per output, then offsets (2 bytes each)."""
+    return n_weights * dtype.itemsize + n_out * per_output + 2 * len(offsets)
+
+
+def _ring_bytes(net: CausalNet) -> int:
+    """Rows that the layers reach back to, the present one included."""
+    layers = (*net.layers, net.head)
+    total = 0
+    for i, layer in enumerate(layers):
+        deepest = layer.offsets[-1]
+        if i == 0 and net.skip_offsets:
+            deepest = max(deepest, net.skip_offsets[-1])
+        total += (deepest + 1) * layer.n_in * _ROW_BYTES
+    return total
