@@ -3,13 +3,31 @@
 
 #include <string.h>
 
+#if defined(_MSC_VER) && !defined(__clang__)
+#include <intrin.h>
+#endif
+
 #include "range_coder.h"
 #include "shapes.h"
+
+/* Where the compiler can, each loop is compiled twice, and the processor is asked which to take. */
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(EAE_NO_CLONES)
+#define EAE_WIDE __attribute__((target("avx2,bmi,bmi2,lzcnt")))
+#endif
+
+/* For the loops that are written once and compiled for each of their uses. */
+#if defined(__GNUC__)
+#define EAE_INLINE static inline __attribute__((always_inline))
+#elif defined(_MSC_VER)
+#define EAE_INLINE static __forceinline
+#else
+#define EAE_INLINE static inline
+#endif
 
 #define N_MODELS 3
 #define N_CONTEXTS 3
 #define MAX_ORDER EAE_CLASSICAL_MAX_ORDER
-#define MAX_TAPS 36
+#define MAX_OWN 32
 #define REFERENCE_TAPS 4
 #define PLANAR 32
 #define PLANAR_TAPS 6
@@ -67,19 +85,27 @@ static const uint8_t rates[N_MODELS] = {1, 4, 7};
 static const uint8_t filter_length[4] = {4, 8, 16, 32};
 static const uint8_t filter_rate[4] = {4, 5, 6, 8};
 
-/* x / 2^s, rounded down, for either sign, s >= 0. */
-static inline int64_t down(int64_t x, int s)
+/* x / 2^s, rounded down: the shift of a negative number does that on every compiler we know. */
+typedef char shifts_round_down[(-1 >> 1) == -1 ? 1 : -1];
+
+EAE_INLINE int64_t down(int64_t x, int s)
 {
-    return x >= 0 ? x >> s : ~(~x >> s);
+    return x >> s;
 }
 
-static inline int64_t clip(int64_t x, int64_t limit)
+EAE_INLINE int64_t clip(int64_t x, int64_t limit)
 {
     return x < -limit ? -limit : x > limit ? limit : x;
 }
 
-static inline int bit_length(uint64_t x)
+EAE_INLINE int bit_length(uint64_t x)
 {
+#if defined(__GNUC__)
+    return x == 0 ? 0 : 64 - __builtin_clzll(x);
+#elif defined(_MSC_VER) && defined(_M_X64)
+    unsigned long place;
+    return _BitScanReverse64(&place, x) ? (int)place + 1 : 0;
+#else
     int n = 0;
     while (x >> 16) {
         x >>= 16;
@@ -90,144 +116,160 @@ static inline int bit_length(uint64_t x)
         n++;
     }
     return n;
+#endif
 }
 
 /* ---- the adaptive tables: a mixture of three scales ---- */
 
 typedef struct {
-    int64_t size[N_MODELS]; /* recent |k| in 1/65536, at three rates */
-    int32_t weights[N_CONTEXTS][N_MODELS]; /* of each context: sum 65536 */
-    int32_t *weight; /* those of the symbol at hand */
+    int64_t size[N_MODELS];   /* recent |k| in 1/65536, at three rates */
+    int32_t weight[N_MODELS]; /* sum 65536 */
     uint32_t n;
     /* of the symbol at hand */
     int64_t phi;
     int32_t mult[N_MODELS];
-    uint8_t before[N_MODELS], after[N_MODELS];
-    int low_bits, reach;
+    int shift[N_MODELS];
+    int most, low_bits, reach;
 } mixture;
+
+/* A picture's weights: which set serves depends on the neighbours. */
+typedef int32_t weight_sets[N_CONTEXTS][N_MODELS];
 
 static void mixture_init(mixture *m, int start)
 {
     int i;
-    for (i = 0; i < N_MODELS; i++)
+    memset(m, 0, sizeof *m);
+    for (i = 0; i < N_MODELS; i++) {
         m->size[i] = (int64_t)1 << (13 + start);
-    for (i = 0; i < N_CONTEXTS; i++) {
-        m->weights[i][0] = 21846;
-        m->weights[i][1] = m->weights[i][2] = 21845;
+        m->weight[i] = i == 0 ? 21846 : 21845;
     }
-    m->n = 0;
 }
 
-static int level_of(int64_t size)
+EAE_INLINE int level_of(int64_t size)
 {
     int n = bit_length((uint64_t)size);
-    int q = 8 * n + (int)((n > 4 ? size >> (n - 4) : size << (4 - n)) & 7);
+    int q = 8 * n + (int)((size << 4 >> n) & 7);
     return q < LOW_LEVELS ? levels[q] : levels[LOW_LEVELS - 1] + q - (LOW_LEVELS - 1);
 }
 
 /* Gets ready for the next symbol, whose mean lies phi / 4096 steps past the centre. */
-static void mixture_prepare(mixture *m, int64_t phi, int64_t near_size)
+EAE_INLINE void mixture_prepare(mixture *m, int64_t phi, int64_t near_size)
 {
     int i, least = 1 << 20, most = 0, e;
-    m->weight = m->weights[near_size < 0 ? 0 : near_size == 0 ? 1 : 2];
     for (i = 0; i < N_MODELS; i++) {
         int level = level_of(i == 0 && near_size >= 0 ? near_size : m->size[i]);
         m->mult[i] = inverse_scale[level & 7];
-        /* an edge is shifted in two parts, so that the product fits 64 bits */
-        m->before[i] = (uint8_t)(level >= 96 ? (level >> 3) - 12 : 0);
-        m->after[i] = (uint8_t)(14 + (level >> 3) - m->before[i]);
-        if (level < least)
-            least = level;
-        if (level > most)
-            most = level;
+        m->shift[i] = 14 + (level >> 3);
+        least = level < least ? level : least;
+        most = level > most ? level : most;
     }
     m->phi = phi;
-    m->low_bits = least >= 52 ? (least - 52) >> 3 : 0;
-    e = (most >= 5 ? (most - 5) >> 3 : 0) - m->low_bits;
+    m->most = most;
+    least -= 52;
+    most -= 5;
+    m->low_bits = (least < 0 ? 0 : least) >> 3;
+    e = ((most < 0 ? 0 : most) >> 3) - m->low_bits;
     e = e < 0 ? 0 : e;
     m->reach = e > 6 ? 127 : 2 + (1 << e);
 }
 
 /* The models' and the mixture's distribution function below bin j, out of 65535. */
-static inline int32_t mixture_at(const mixture *m, int j, int32_t at[N_MODELS])
+EAE_INLINE uint32_t mixture_at(const mixture *m, int64_t edge, int32_t at[N_MODELS], int is_wide)
 {
-    int64_t edge = ((int64_t)j * 4096) * ((int64_t)1 << m->low_bits) - 2048 - m->phi;
-    int64_t sum = 0;
+    uint32_t sum = 0;
     int i;
     for (i = 0; i < N_MODELS; i++) {
-        int64_t z = down(down(edge, m->before[i]) * m->mult[i], m->after[i]);
-        uint32_t u = (uint32_t)(clip(z, 12 * 4096 - 1) + 12 * 4096);
-        const uint16_t *s = eae_shape_logistic + (u >> 8);
-        at[i] = (int32_t)((s[0] * (256u - (u & 255u)) + s[1] * (u & 255u)) >> 8);
-        sum += (int64_t)m->weight[i] * at[i];
+        int64_t z;
+        const uint16_t *s;
+        uint32_t u;
+        if (is_wide && m->shift[i] > 26) /* in two parts, so that the product fits 64 bits */
+            z = down(down(edge, m->shift[i] - 26) * m->mult[i], 26);
+        else
+            z = down(edge * m->mult[i], m->shift[i]);
+        u = (uint32_t)clip(z, 12 * 4096 - 1) + 12 * 4096;
+        s = eae_shape_logistic + (u >> 8);
+        at[i] = (int32_t)((256u * s[0] + (uint32_t)(s[1] - s[0]) * (u & 255u)) >> 8);
+        sum += (uint32_t)m->weight[i] * (uint32_t)at[i];
     }
-    return (int32_t)(sum >> 16);
+    return sum >> 16;
 }
 
-static inline uint32_t mixture_cum(const mixture *m, int j, int32_t at[N_MODELS])
+EAE_INLINE uint32_t mixture_cum(const mixture *m, int j, int32_t at[N_MODELS])
 {
-    uint32_t n = 2u * (uint32_t)m->reach + 3u;
-    uint32_t t = (uint32_t)mixture_at(m, j, at);
+    uint32_t n = 2u * (uint32_t)m->reach + 3u, t;
+    int64_t edge = (((int64_t)j * 4096) << m->low_bits) - 2048 - m->phi;
+    if (m->most < 104)
+        t = mixture_at(m, edge, at, 0);
+    else
+        t = mixture_at(m, edge, at, 1);
     return (uint32_t)(j + m->reach + 1) + ((t * (65536u - n)) >> 16);
 }
 
 /* Learns from k, whose bin lies between the edges lo and hi. */
-static void mixture_update(
+EAE_INLINE void mixture_update(
     mixture *m, int64_t k, const int32_t lo[N_MODELS], const int32_t hi[N_MODELS])
 {
-    int64_t size = (k < 0 ? -k : k) << 16, mean = 0;
-    int32_t sum = 0;
-    int i, best = 0, begin;
-    for (i = 0; i < N_MODELS; i++)
-        mean += (int64_t)m->weight[i] * (hi[i] - lo[i] + 1);
-    mean >>= 16;
+    int64_t size = (k < 0 ? -k : k) << 16;
+    uint32_t mean = 0, share[N_MODELS];
+    int32_t w[N_MODELS], rest;
+    int i, begin;
     for (i = 0; i < N_MODELS; i++) {
-        int64_t gain = ((int64_t)(hi[i] - lo[i] + 1) << 12) / mean - 4096;
-        m->weight[i] += (int32_t)down(m->weight[i] * gain, 17);
-        if (m->weight[i] < MIN_WEIGHT)
-            m->weight[i] = MIN_WEIGHT;
-        sum += m->weight[i];
-        if (m->weight[i] > m->weight[best])
-            best = i;
+        share[i] = (uint32_t)(hi[i] - lo[i] + 1);
+        mean += (uint32_t)m->weight[i] * share[i]; /* 2^32 only if every share is 65536 */
     }
-    m->weight[best] += 65536 - sum;
+    mean = mean == 0 ? 65536 : mean >> 16;
+    for (i = 0; i < N_MODELS; i++) {
+        int64_t gain = (int64_t)((share[i] << 12) / mean) - 4096;
+        w[i] = m->weight[i] + (int32_t)down(m->weight[i] * gain, 17);
+        w[i] = w[i] < MIN_WEIGHT ? MIN_WEIGHT : w[i];
+    }
+    rest = 65536 - (w[0] + w[1] + w[2]);
+    if (w[0] >= w[1] && w[0] >= w[2])
+        w[0] += rest;
+    else if (w[1] >= w[2])
+        w[1] += rest;
+    else
+        w[2] += rest;
     begin = bit_length((uint64_t)m->n + 2) - 1;
-    if (m->n < 1024)
-        m->n++;
-    for (i = 0; i < N_MODELS; i++)
-        m->size[i] += down(size - m->size[i], begin < rates[i] ? (begin < 1 ? 1 : begin) : rates[i]);
+    m->n += m->n < 1024;
+    for (i = 0; i < N_MODELS; i++) {
+        m->weight[i] = w[i];
+        m->size[i] += down(size - m->size[i], begin < rates[i] ? begin : rates[i]);
+    }
     if (m->size[N_MODELS - 1] < 32)
         m->size[N_MODELS - 1] = 32;
 }
 
-static void mixture_encode(mixture *m, eae_encoder *e, int64_t k)
+EAE_INLINE void mixture_encode(mixture *m, eae_encoder *e, int64_t k)
 {
     int64_t j = down(k, m->low_bits);
     int32_t lo[N_MODELS] = {0, 0, 0}, hi[N_MODELS] = {65535, 65535, 65535};
     uint32_t from = 0, to = 65536;
-    if (j >= -m->reach)
-        from = mixture_cum(m, (int)(j > m->reach ? m->reach + 1 : j), lo);
-    if (j <= m->reach)
-        to = mixture_cum(m, (int)(j < -m->reach ? -m->reach : j + 1), hi);
-    eae_enc(e, from, to - from);
-    if (j < -m->reach)
+    if (j >= -m->reach && j <= m->reach) {
+        from = mixture_cum(m, (int)j, lo);
+        to = mixture_cum(m, (int)j + 1, hi);
+        eae_enc(e, from, to - from);
+    } else if (j < 0) {
+        to = mixture_cum(m, -m->reach, hi);
+        eae_enc(e, from, to - from);
         eae_enc_golomb(e, (uint32_t)(-j - m->reach - 1), 3);
-    else if (j > m->reach)
+    } else {
+        from = mixture_cum(m, m->reach + 1, lo);
+        eae_enc(e, from, to - from);
         eae_enc_golomb(e, (uint32_t)(j - m->reach - 1), 3);
+    }
     if (m->low_bits)
         eae_enc_bits(e, (uint32_t)(k - j * ((int64_t)1 << m->low_bits)), m->low_bits);
     mixture_update(m, k, lo, hi);
 }
 
-static int64_t mixture_decode(mixture *m, eae_decoder *d)
+EAE_INLINE int64_t mixture_decode(mixture *m, eae_decoder *d)
 {
-    int32_t lo[N_MODELS], hi[N_MODELS], at[N_MODELS];
+    int32_t lo[N_MODELS] = {0, 0, 0}, hi[N_MODELS] = {65535, 65535, 65535}, at[N_MODELS];
     /* the symbol's lower edge is at or above a, its upper edge at or below b */
     int a = -m->reach - 1, b = m->reach + 2, step = 1, j = 0;
     uint32_t from = 0, to = 65536, cum;
     int64_t k;
-    memset(lo, 0, sizeof lo);
-    hi[0] = hi[1] = hi[2] = 65535;
     while (b - a > 1) {
         cum = mixture_cum(m, j, at);
         if (eae_dec_below(d, cum)) {
@@ -264,13 +306,22 @@ static int64_t mixture_decode(mixture *m, eae_decoder *d)
 
 /* ---- prediction ---- */
 
+/* Histories grow forwards in a window; when it is full, its last items move to the front. */
+#define WINDOW 256
+
 typedef struct {
-    int32_t coef[MAX_ORDER]; /* Q15 */
-    int64_t past[MAX_ORDER]; /* what is predicted, latest first */
-    int order, own, taps, rate;
-    int32_t weight[MAX_TAPS]; /* Q16 */
-    int32_t input[MAX_TAPS];  /* differences, latest first; the reference's after the own */
-    int64_t energy, floor;
+    int32_t coef[MAX_ORDER];            /* Q15, that of the oldest first */
+    int64_t past[MAX_ORDER + WINDOW];   /* what is predicted */
+    int order, own, far, rate;
+    int past_at, input_at;              /* where the next item goes */
+    int32_t weight[MAX_OWN];            /* Q16, that of the oldest input first */
+    int32_t input[MAX_OWN + WINDOW];    /* differences; not yet the newest, which is 0 here */
+    int32_t newest;
+    int32_t far_weight[REFERENCE_TAPS]; /* for the reference's differences, latest first */
+    int32_t far_input[REFERENCE_TAPS];
+    int64_t energy, floor;              /* of all inputs */
+    int64_t magnitude;                  /* their sum of sizes */
+    int64_t weight_limit;               /* no weight's size is above */
 } predictor;
 
 /* From reflection coefficients to the filter's, all in Q15. */
@@ -292,65 +343,195 @@ static void step_up(const int32_t *reflection, int order, int32_t *coef)
 
 static void predictor_init(predictor *p, const eae_classical_params *c, int32_t delta)
 {
+    int32_t coef[MAX_ORDER];
+    int i;
     memset(p, 0, sizeof *p);
     if (c->base < 16) {
         p->order = book_order[c->base];
-        memcpy(p->coef, book[c->base], sizeof p->coef);
+        memcpy(coef, book[c->base], sizeof coef);
     } else if (c->base < PLANAR) {
         p->order = c->base - 15;
-        step_up(c->reflection, p->order, p->coef);
+        step_up(c->reflection, p->order, coef);
     }
+    for (i = 0; i < p->order; i++)
+        p->coef[i] = coef[p->order - 1 - i];
     if (c->filter) {
         p->own = c->base == PLANAR ? PLANAR_TAPS : filter_length[(c->filter - 1) >> 2];
-        p->taps = p->own + (c->reference >= 0 ? REFERENCE_TAPS : 0);
+        p->far = c->reference >= 0 ? REFERENCE_TAPS : 0;
         p->rate = filter_rate[(c->filter - 1) & 3];
     }
+    p->past_at = MAX_ORDER;
+    p->input_at = MAX_OWN - 1;
     p->floor = (((int64_t)delta * delta) >> 10) + 1;
 }
 
-static inline int64_t predict_base(const predictor *p)
+EAE_INLINE int64_t predict_base(const predictor *p)
 {
     int64_t sum = 1 << 10;
+    const int64_t *past = p->past + p->past_at - p->order;
     int i;
     for (i = 0; i < p->order; i++)
-        sum += p->coef[i] * p->past[i];
+        sum += p->coef[i] * past[i];
     return down(sum, 11);
 }
 
-static inline int64_t predict_filter(const predictor *p)
+EAE_INLINE void base_push(predictor *p, int64_t value)
 {
-    int64_t sum = 1 << 11;
+    if (p->past_at == MAX_ORDER + WINDOW) {
+        memcpy(p->past, p->past + WINDOW, MAX_ORDER * sizeof *p->past);
+        p->past_at = MAX_ORDER;
+    }
+    p->past[p->past_at++] = clip(value, (int64_t)1 << 32);
+}
+
+#define SMALL (((int64_t)1 << 31) - 1)
+
+EAE_INLINE int32_t dot32(const int32_t *a, const int32_t *b, int n)
+{
+    int32_t sum = 0;
     int i;
-    for (i = 0; i < p->taps; i++)
-        sum += (int64_t)p->weight[i] * p->input[i];
+    for (i = 0; i < n; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+EAE_INLINE int64_t dot64(const int32_t *a, const int32_t *b, int n)
+{
+    int64_t sum = 0;
+    int i;
+    for (i = 0; i < n; i++)
+        sum += (int64_t)a[i] * b[i];
+    return sum;
+}
+
+/* w += g v in units of 2^shift, where it all fits 32 bits; returns a limit of the new sizes. */
+EAE_INLINE int32_t learn32(int32_t *w, const int32_t *v, int n, int32_t g, int shift)
+{
+    const int32_t half = (int32_t)1 << (shift - 1), limit = 1 << 21;
+    int32_t seen = 0;
+    int i;
+    for (i = 0; i < n; i++) {
+        int32_t x = w[i] + ((g * v[i] + half) >> shift);
+        x = x < -limit ? -limit : x;
+        x = x > limit ? limit : x;
+        w[i] = x;
+        seen |= x < 0 ? -x : x;
+    }
+    return seen;
+}
+
+EAE_INLINE int32_t learn64(int32_t *w, const int32_t *v, int n, int64_t g, int shift)
+{
+    const int64_t half = (int64_t)1 << (shift - 1);
+    int32_t seen = 0;
+    int i;
+    for (i = 0; i < n; i++) {
+        int32_t x = (int32_t)clip(w[i] + down(g * v[i] + half, shift), 1 << 21);
+        w[i] = x;
+        seen |= x < 0 ? -x : x;
+    }
+    return seen;
+}
+
+/* One call for each of the lengths, so that the compiler knows them. */
+#define WITH_LENGTH(n, call) \
+    switch (n) { \
+    case 4: call(4); break; \
+    case 6: call(6); break; \
+    case 8: call(8); break; \
+    case 16: call(16); break; \
+    default: call(32); break; \
+    }
+
+EAE_INLINE const int32_t *own_inputs(const predictor *p)
+{
+    return p->input + p->input_at - (p->own - 1);
+}
+
+EAE_INLINE int64_t predict_filter(predictor *p)
+{
+    const int32_t *v = own_inputs(p);
+    int64_t sum = (1 << 11) + (int64_t)p->weight[p->own - 1] * p->newest;
+    int i;
+    if (p->weight_limit * p->magnitude < SMALL) {
+        int32_t part = 0;
+#define DOT(n) part = dot32(p->weight, v, n)
+        WITH_LENGTH(p->own, DOT)
+#undef DOT
+        sum += part;
+    } else {
+        int64_t part = 0;
+#define DOT(n) part = dot64(p->weight, v, n)
+        WITH_LENGTH(p->own, DOT)
+#undef DOT
+        sum += part;
+    }
+    for (i = 0; i < p->far; i++)
+        sum += (int64_t)p->far_weight[i] * p->far_input[i];
+    p->input[p->input_at] = p->newest;
     return down(sum, 12);
 }
 
-static inline void filter_push(predictor *p, int first, int n, int64_t value)
+EAE_INLINE void filter_learn(predictor *p, int64_t error, int64_t limit)
 {
-    int32_t *in = p->input + first;
-    int32_t old = in[n - 1], new = (int32_t)clip(value, 1 << 24);
-    memmove(in + 1, in, (size_t)(n - 1) * sizeof *in);
-    in[0] = new;
-    p->energy += (int64_t)new *new - (int64_t)old * old;
-}
-
-static inline void filter_learn(predictor *p, int64_t error, int64_t limit)
-{
+    const int32_t *v = own_inputs(p);
+    const int shift = 8 + p->rate;
     int64_t size, g;
-    int i;
+    int32_t seen = 0, far_seen = 0;
     error = clip(clip(error, limit), (int64_t)1 << 30);
     size = error < 0 ? -error : error;
     g = (size << 20) / (p->energy + p->floor);
     if (g > (int64_t)1 << 36)
         g = (int64_t)1 << 36;
-    if (error < 0)
-        g = -g;
-    for (i = 0; i < p->taps; i++) {
-        int64_t w = p->weight[i] +
-            down(g * p->input[i] + ((int64_t)1 << (7 + p->rate)), 8 + p->rate);
-        p->weight[i] = (int32_t)clip(w, 1 << 21);
+    if (g < ((int64_t)1 << 31) && g * (p->magnitude + 1) < SMALL - (1 << 16)) {
+        int32_t small = (int32_t)(error < 0 ? -g : g);
+#define LEARN(n) seen = learn32(p->weight, v, n, small, shift)
+        WITH_LENGTH(p->own, LEARN)
+#undef LEARN
+        if (p->far)
+            far_seen = learn32(p->far_weight, p->far_input, REFERENCE_TAPS, small, shift);
+    } else {
+        g = error < 0 ? -g : g;
+#define LEARN(n) seen = learn64(p->weight, v, n, g, shift)
+        WITH_LENGTH(p->own, LEARN)
+#undef LEARN
+        if (p->far)
+            far_seen = learn64(p->far_weight, p->far_input, REFERENCE_TAPS, g, shift);
     }
+    p->weight_limit = 1 + (int64_t)(seen | far_seen);
+}
+
+EAE_INLINE int64_t size_of(int64_t v)
+{
+    return v < 0 ? -v : v;
+}
+
+EAE_INLINE void take_in(predictor *p, int64_t new, int64_t old)
+{
+    p->energy += new *new - old * old;
+    p->magnitude += size_of(new) - size_of(old);
+}
+
+EAE_INLINE void filter_push(predictor *p, int64_t value)
+{
+    int64_t old = own_inputs(p)[0];
+    p->newest = (int32_t)clip(value, 1 << 24);
+    take_in(p, p->newest, old);
+    if (++p->input_at == MAX_OWN + WINDOW) {
+        memcpy(p->input, p->input + WINDOW, MAX_OWN * sizeof *p->input);
+        memset(p->input + MAX_OWN, 0, WINDOW * sizeof *p->input);
+        p->input_at = MAX_OWN;
+    }
+}
+
+EAE_INLINE void far_push(predictor *p, int64_t value)
+{
+    int32_t new = (int32_t)clip(value, 1 << 24);
+    int i;
+    take_in(p, new, p->far_input[REFERENCE_TAPS - 1]);
+    for (i = REFERENCE_TAPS - 1; i > 0; i--)
+        p->far_input[i] = p->far_input[i - 1];
+    p->far_input[0] = new;
 }
 
 /* ---- a picture's neighbours ---- */
@@ -367,7 +548,7 @@ typedef struct {
     int32_t gain;
 } remainder;
 
-static inline int64_t foretold(const remainder *z, size_t t)
+EAE_INLINE int64_t foretold(const remainder *z, size_t t)
 {
     return z->gain ? z->center + down((int64_t)z->gain * z->reference[t] + 4, 3) : z->center;
 }
@@ -425,6 +606,23 @@ static int64_t near_sizes(const uint32_t *s, size_t t, size_t width, size_t heig
     return n ? (int64_t)((sum << 16) / (uint64_t)n) : -1;
 }
 
+/* The planar filter's inputs: the neighbours less the prediction, the west last. */
+static void planar_inputs(predictor *p, const neighbours *v, int64_t base)
+{
+    const int64_t around[PLANAR_TAPS] = {v->nn, v->ww, v->ne, v->nw, v->n, v->w};
+    int32_t *in = p->input + p->input_at - (PLANAR_TAPS - 1);
+    int i;
+    p->energy = 0;
+    p->magnitude = 0;
+    for (i = 0; i < PLANAR_TAPS; i++) {
+        p->newest = (int32_t)clip(around[i] - base, 1 << 24);
+        in[i] = i < PLANAR_TAPS - 1 ? p->newest : 0;
+        take_in(p, p->newest, 0);
+    }
+    for (i = 0; i < p->far; i++)
+        take_in(p, p->far_input[i], 0);
+}
+
 /* ---- one channel ---- */
 
 /* A linear predictor works about the mean, which wants the grid's full precision. */
@@ -433,85 +631,150 @@ static int64_t center_of(const eae_classical_params *c, int32_t delta)
     return (int64_t)c->center * (c->base > 15 && c->base != PLANAR ? 1 : delta);
 }
 
+typedef struct {
+    const int32_t *x; /* to encode, or NULL */
+    const int32_t *reference;
+    int32_t *recon;
+    uint32_t *sizes;
+    size_t steps;
+    int32_t delta;
+    size_t width, height;
+} channel;
+
+/* The one loop; encode, planar and filtered are known where it is compiled. */
+EAE_INLINE int code_samples(
+    const channel *s, eae_encoder *e, eae_decoder *d, const eae_classical_params *c,
+    const int encode, const int planar, const int filtered)
+{
+    predictor p;
+    mixture m;
+    weight_sets sets;
+    eae_encoder out;
+    eae_decoder in;
+    const remainder z = {
+        s->recon, s->reference, center_of(c, s->delta), s->reference != NULL ? c->gain : 0};
+    const int32_t *reference = s->reference;
+    const int64_t delta = s->delta, half = (delta - 1) / 2;
+    const int64_t per_bin = ((int64_t)256 * 65536 + delta / 2) / delta;
+    const size_t steps = s->steps;
+    int64_t last = 0;
+    size_t t;
+    predictor_init(&p, c, s->delta);
+    mixture_init(&m, c->start);
+    if (encode)
+        out = *e;
+    else
+        in = *d;
+    for (t = 0; t < N_CONTEXTS; t++)
+        memcpy(sets[t], m.weight, sizeof m.weight);
+    for (t = 0; t < steps; t++) {
+        int64_t base, mean, c0, frac, k, r, now, near_size = -1;
+        int32_t *set = NULL;
+        const int64_t origin = foretold(&z, t);
+        if (filtered && p.far)
+            far_push(&p, t ? (int64_t)reference[t] - reference[t - 1] : 0);
+        if (planar) {
+            neighbours v;
+            look_around(&v, &z, t, s->width, s->height);
+            base = median_edge(&v);
+            near_size = near_sizes(s->sizes, t, s->width, s->height);
+            set = sets[near_size < 0 ? 0 : near_size == 0 ? 1 : 2];
+            memcpy(m.weight, set, sizeof m.weight);
+            if (filtered)
+                planar_inputs(&p, &v, base);
+            base *= 16;
+        } else {
+            base = predict_base(&p);
+        }
+        mean = base + (filtered ? predict_filter(&p) : 0);
+        c0 = clip(origin + down(mean + 8, 4), INDEX_LIMIT);
+        frac = clip(mean - 16 * (c0 - origin), 8);
+        mixture_prepare(&m, down(frac * per_bin + 32768, 16), near_size);
+        if (encode) {
+            int64_t gap = s->x[t] - c0;
+            uint32_t size = (uint32_t)(size_of(gap) + half);
+            k = delta > 1 ? size / (uint32_t)delta : size;
+            k = gap < 0 ? -k : k;
+            mixture_encode(&m, &out, k);
+            if (out.pos > out.cap)
+                return 0;
+        } else {
+            k = mixture_decode(&m, &in);
+            if (in.bad)
+                return 0;
+        }
+        if (planar)
+            memcpy(set, m.weight, sizeof m.weight);
+        r = c0 + k * delta;
+        if (r > INT32_MAX || r < INT32_MIN)
+            return 0;
+        s->recon[t] = (int32_t)r;
+        if (planar)
+            s->sizes[t] = (uint32_t)(k < 0 ? -k : k);
+        now = r - origin;
+        if (filtered) {
+            filter_learn(&p, 16 * now - mean, down((3 * m.size[1] + 19661) * delta, 12));
+            if (!planar)
+                filter_push(&p, t ? now - last : 0);
+        }
+        if (!planar)
+            base_push(&p, now);
+        last = now;
+    }
+    if (encode)
+        *e = out;
+    else
+        *d = in;
+    return 1;
+}
+
+typedef int (*loop)(
+    const channel *s, eae_encoder *e, eae_decoder *d, const eae_classical_params *c);
+
+#define LOOP(name, target, encode, planar, filtered) \
+    target static int name( \
+        const channel *s, eae_encoder *e, eae_decoder *d, const eae_classical_params *c) \
+    { \
+        return code_samples(s, e, d, c, encode, planar, filtered); \
+    }
+
+LOOP(encode_plain, , 1, 0, 0)
+LOOP(encode_filtered, , 1, 0, 1)
+LOOP(encode_planar, , 1, 1, c->filter != 0)
+LOOP(decode_plain, , 0, 0, 0)
+LOOP(decode_filtered, , 0, 0, 1)
+LOOP(decode_planar, , 0, 1, c->filter != 0)
+#ifdef EAE_WIDE
+LOOP(encode_plain_wide, EAE_WIDE, 1, 0, 0)
+LOOP(decode_plain_wide, EAE_WIDE, 0, 0, 0)
+LOOP(encode_filtered_wide, EAE_WIDE, 1, 0, 1)
+LOOP(decode_filtered_wide, EAE_WIDE, 0, 0, 1)
+#endif
+
+static loop pick_loop(int encode, const eae_classical_params *c)
+{
+    if (c->base == PLANAR)
+        return encode ? encode_planar : decode_planar;
+#ifdef EAE_WIDE
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+        __builtin_cpu_supports("bmi2")) {
+        if (c->filter == 0)
+            return encode ? encode_plain_wide : decode_plain_wide;
+        return encode ? encode_filtered_wide : decode_filtered_wide;
+    }
+#endif
+    if (c->filter == 0)
+        return encode ? encode_plain : decode_plain;
+    return encode ? encode_filtered : decode_filtered;
+}
+
 static int code_channel(
     eae_encoder *e, eae_decoder *d, const int32_t *x, const int32_t *reference, int32_t *recon,
     uint32_t *sizes, size_t steps, int32_t delta, size_t width, size_t height,
     const eae_classical_params *c)
 {
-    predictor p;
-    mixture m;
-    const remainder z = {recon, reference, center_of(c, delta), reference != NULL ? c->gain : 0};
-    const int64_t half = (delta - 1) / 2;
-    int64_t last = 0;
-    const int64_t per_bin = ((int64_t)256 * 65536 + delta / 2) / delta;
-    const int planar = c->base == PLANAR;
-    size_t t;
-    predictor_init(&p, c, delta);
-    mixture_init(&m, c->start);
-    for (t = 0; t < steps; t++) {
-        int64_t base, mean, c0, frac, k, r, now, near_size = -1;
-        const int64_t origin = foretold(&z, t);
-        neighbours v = {0, 0, 0, 0, 0, 0};
-        if (planar) {
-            look_around(&v, &z, t, width, height);
-            base = median_edge(&v);
-            near_size = near_sizes(sizes, t, width, height);
-            if (p.taps) {
-                p.input[0] = (int32_t)clip(v.w - base, 1 << 24);
-                p.input[1] = (int32_t)clip(v.n - base, 1 << 24);
-                p.input[2] = (int32_t)clip(v.nw - base, 1 << 24);
-                p.input[3] = (int32_t)clip(v.ne - base, 1 << 24);
-                p.input[4] = (int32_t)clip(v.ww - base, 1 << 24);
-                p.input[5] = (int32_t)clip(v.nn - base, 1 << 24);
-            }
-            base *= 16;
-        } else {
-            base = predict_base(&p);
-        }
-        if (p.taps > p.own)
-            filter_push(
-                &p, p.own, REFERENCE_TAPS, t ? (int64_t)reference[t] - reference[t - 1] : 0);
-        if (planar && p.taps) {
-            int i;
-            p.energy = 0;
-            for (i = 0; i < p.taps; i++)
-                p.energy += (int64_t)p.input[i] * p.input[i];
-        }
-        mean = base + (p.taps ? predict_filter(&p) : 0);
-        c0 = clip(origin + down(mean + 8, 4), INDEX_LIMIT);
-        frac = clip(mean - 16 * (c0 - origin), 8);
-        mixture_prepare(&m, down(frac * per_bin + 32768, 16), near_size);
-        if (e != NULL) {
-            int64_t gap = x[t] - c0;
-            k = gap < 0 ? -((half - gap) / delta) : (gap + half) / delta;
-            mixture_encode(&m, e, k);
-        } else {
-            k = mixture_decode(&m, d);
-            if (d->bad)
-                return 0;
-        }
-        r = c0 + k * delta;
-        if (r > INT32_MAX || r < INT32_MIN) {
-            if (d != NULL)
-                d->bad = 1;
-            return 0;
-        }
-        recon[t] = (int32_t)r;
-        sizes[t] = (uint32_t)(k < 0 ? -k : k);
-        now = r - origin;
-        if (p.taps) {
-            filter_learn(
-                &p, 16 * (r - origin) - mean, down((3 * m.size[1] + 19661) * delta, 12));
-            if (!planar)
-                filter_push(&p, 0, p.own, t ? now - last : 0);
-        }
-        if (!planar) {
-            memmove(p.past + 1, p.past, (size_t)(p.order - 1) * sizeof *p.past);
-            p.past[0] = clip(now, (int64_t)1 << 32);
-        }
-        last = now;
-    }
-    return 1;
+    const channel s = {x, reference, recon, sizes, steps, delta, width, height};
+    return pick_loop(e != NULL, c)(&s, e, d, c);
 }
 
 /* ---- a channel's parameters ---- */
