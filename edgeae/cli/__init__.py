@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import sys
 
-from edgeae.cli import compress, data, decompress, import_, inspect, quickstart, train
+from edgeae.cli import bench, compress, data, decompress, import_, inspect, quickstart, train
 from edgeae.cli.base import app, settings
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (compress, data, decompress, import_, inspect, quickstart, train)
+_COMMANDS = (bench, compress, data, decompress, import_, inspect, quickstart, train)
 
 
 def main() -> None:

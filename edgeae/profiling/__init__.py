@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from edgeae.profiling.bundle_profile import profile_bundle
     from edgeae.profiling.compare import Regression, compare, parse_percent
+    from edgeae.profiling.graph_profile import profile_graph
     from edgeae.profiling.options import BenchOptions
     from edgeae.profiling.profile import Profile
 
@@ -18,6 +19,7 @@ __all__ = [
     "compare",
     "parse_percent",
     "profile_bundle",
+    "profile_graph",
 ]
 
 _HOMES = {
@@ -27,6 +29,7 @@ _HOMES = {
     "compare": "compare",
     "parse_percent": "compare",
     "profile_bundle": "bundle_profile",
+    "profile_graph": "graph_profile",
 }
 
 

@@ -7,6 +7,7 @@ Nothing but the standard library is imported before the first step. JOB is a JSO
 role    ``import``: numpy and the package, then stop. ``load``: the model too.
         ``encode``, ``decode``, ``run``: handle the first frame, say so with a dot on
         stdout at once, then go on for ``n_frames``. ``grow``: a long time of it.
+        ``encode_file``, ``decode_file``: a .npy or a stream, piece by piece.
 model   path of the bundle, or of an ONNX file
 source  .npy of the frames [K, ...], or .npz of packets or of a graph's inputs
 ======  ============================================================================
@@ -26,6 +27,8 @@ from edgeae.profiling.rss import peak_kib, rss_kib
 
 _POINTS = 200
 _WARM_FRAMES = 300
+_FILE_FRAMES = 32
+_CHUNK_BYTES = 4096
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
@@ -39,6 +42,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 
     importlib.import_module("numpy")
     step("numpy")
+    memory["numpy_peak_kib"] = peak_kib()
     for name in job["imports"]:
         importlib.import_module(name)
     step("import")
@@ -50,6 +54,8 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
             found["growth"] = _grow(
                 _graph_loop(model, job) if job["graph"] else _loop(model, job), job
             )
+        elif job["role"].endswith("_file"):
+            _code_file(model, job)
         elif job["role"] != "load":
             call, inputs = _graph_calls(model, job) if job["graph"] else _calls(model, job)
             _frames(call, inputs, job["n_frames"], step)
@@ -96,7 +102,7 @@ def _open_bundle(job: dict[str, Any]) -> Any:
     bundle = importlib.import_module("edgeae.runtime.bundle").load(job["model"], **job["load"])
     if bundle.net is not None:
         bundle.decoder()
-        if job["role"] != "decode":
+        if not job["role"].startswith("decode"):
             bundle.encoder()
     len(bundle.sample_priors)  # reads the priors
     return bundle
@@ -139,6 +145,25 @@ def _loop(bundle: Any, job: dict[str, Any]) -> Any:
         decoder.end_packet()
 
     return once
+
+
+def _code_file(bundle: Any, job: dict[str, Any]) -> None:
+    """Code the beginning of a .npy, or decode a stream, as a program with little memory does."""
+    stream = importlib.import_module("edgeae.tasks.stream")
+    if job["role"] == "decode_file":
+        decoder = stream.StreamDecoder(bundle)
+        with open(job["source"], "rb") as file:
+            while data := file.read(_CHUNK_BYTES):
+                decoder.write(data)
+        decoder.close()
+        return
+    keywords = job["keywords"]
+    length = keywords["frame_length"]
+    signal = importlib.import_module("numpy").load(job["source"], mmap_mode="r")
+    encoder = stream.StreamEncoder(bundle, **keywords)
+    for start in range(0, min(len(signal), _FILE_FRAMES * length), length):
+        encoder.write(signal[start : start + length])
+    encoder.close()
 
 
 # -- graphs ----------------------------------------------------------------------------------------

@@ -13,16 +13,17 @@ Cold and warm starts count by their least time, memory and bytes as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from edgeae.errors import ConfigError
+from edgeae.profiling.options import BenchOptions
 from edgeae.profiling.profile import Profile
 
-__all__ = ["Regression", "compare", "notes", "parse_percent"]
+__all__ = ["Regression", "compare", "is_latency", "notes", "parse_percent", "require_comparable"]
 
 _LEAST_KIB = 1024  # memory that allocators and libraries may take or not
 _OPTIONS = ("frame_items", "threads", "batch", "shapes")
@@ -88,6 +89,11 @@ def compare(base: Profile, new: Profile, max_regress: float) -> list[Regression]
     ]
 
 
+def is_latency(profile: Profile, regression: Regression) -> bool:
+    """Whether a figure is a latency, which can be measured again quickly."""
+    return regression.figure in {_figure(row) for row in profile.data["latency"]}
+
+
 def notes(base: Profile, new: Profile) -> list[str]:
     """What differs between two comparable results and is good to know."""
     found = []
@@ -109,6 +115,17 @@ def notes(base: Profile, new: Profile) -> list[str]:
     return found
 
 
+def require_comparable(base: Profile, options: BenchOptions) -> None:
+    """Refuse, before anything is measured, a base that was measured with other options.
+
+    Raises:
+        ConfigError: they differ, and the message says in what.
+    """
+    told, wanted = base.data["options"], options.to_json()
+    names = ["threads", "batch", "shapes"] + ["frame_items"] * (options.frame_items is not None)
+    _refuse([(name, told.get(name), wanted[name]) for name in names])
+
+
 def _require_same(base: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     pairs: list[tuple[str, Any, Any]] = [
         (name, base["subject"].get(name), new["subject"].get(name))
@@ -116,11 +133,12 @@ def _require_same(base: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     ]
     pairs += [(name, base["options"].get(name), new["options"].get(name)) for name in _OPTIONS]
     pairs.append(("input", base.get("input", {}).get("source"), new.get("input", {}).get("source")))
-    old_rows, new_rows = (
-        sorted(f"{row['promise']}, {row['direction']}" for row in data["latency"])
-        for data in (base, new)
-    )
+    old_rows, new_rows = (sorted(_figure(row) for row in data["latency"]) for data in (base, new))
     pairs.append(("what is measured", old_rows, new_rows))
+    _refuse(pairs)
+
+
+def _refuse(pairs: Iterable[tuple[str, Any, Any]]) -> None:
     different = [f"{name}: {old} and {now}" for name, old, now in pairs if old != now]
     if different:
         raise ConfigError(
@@ -168,13 +186,17 @@ def _latency_change(base: Mapping[str, Any], new: Mapping[str, Any]) -> Regressi
     ]
     change = min(floors[1] / floors[0], blocks[1] / blocks[0]) - 1
     return Regression(
-        figure=f"{new['promise']}, {new['direction']}",
+        figure=_figure(new),
         unit="µs",
         base=base["floor_us"],
         new=new["floor_us"],
         change=change,
         detail=_grown_stage(base, new),
     )
+
+
+def _figure(row: Mapping[str, Any]) -> str:
+    return f"{row['promise']}, {row['direction']}"
 
 
 def _grown_stage(base: Mapping[str, Any], new: Mapping[str, Any]) -> str:

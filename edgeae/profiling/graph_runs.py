@@ -41,36 +41,34 @@ class GraphRun:
 
 
 def open_run(data: bytes, *, name: str, engine: str = "auto", threads: int = 1) -> GraphRun:
-    """Open a graph: on the native engine where that was asked for, or is what ``auto`` takes.
+    """Open a graph; ``auto`` takes the native engine where that is the one for it.
 
     Raises:
         ConfigError: no such engine, or one that cannot run this graph.
         ModelError: the graph cannot be opened.
     """
-    net = None
-    if engine != "onnxruntime":
-        net = native_net(data, name=name, engine=engine, threads=threads)
-    return GraphRun(net or open_graph(data, name=name, threads=threads))
+    if engine != "onnxruntime" and (engine == "native" or _is_simple(data, name)):
+        net = open_net(data, name=name, engine=engine, threads=threads)
+        if net.engine == "native":
+            return GraphRun(net)
+    return GraphRun(open_graph(data, name=name, threads=threads))
 
 
-def native_net(data: bytes, *, name: str, engine: str = "native", threads: int = 1) -> Net | None:
-    """The graph on the native engine; None where ``auto`` takes another.
+def native_net(data: bytes, *, name: str) -> Net | None:
+    """The graph on the native engine; None where that cannot run it."""
+    if not _is_simple(data, name):
+        return None
+    try:
+        return open_net(data, name=name, engine="native")
+    except (ConfigError, ModelError):
+        return None
 
-    Raises:
-        ConfigError: ``native`` cannot run it.
-        ModelError: the graph cannot be opened.
-    """
-    if engine == "auto":
-        graph = read_onnx(data, name=name)
-        one = len(graph.inputs) == len(graph.outputs) == 1
-        if not one or graph.inputs[0].dtype != np.float32:
-            return None
-        try:
-            net = open_net(data, name=name, engine="auto", threads=threads)
-        except ModelError:  # not a net of ours; what is wrong with it, onnxruntime will say
-            return None
-        return net if net.engine == "native" else None
-    return open_net(data, name=name, engine=engine, threads=threads)
+
+def _is_simple(data: bytes, name: str) -> bool:
+    """Whether a graph maps one float32 tensor to one."""
+    graph = read_onnx(data, name=name)
+    values = (*graph.inputs, *graph.outputs)
+    return len(values) == 2 and all(value.dtype == np.float32 for value in values)
 
 
 def feed_for(

@@ -18,24 +18,34 @@ from edgeae.tasks.stream import StreamDecoder, StreamEncoder, decode, encode
 
 __all__ = ["BatchLoop", "CallLoop", "FileLoop", "net_loop"]
 
-_CALLS = 24
+_BLOCK_NS = 5_000_000
+_MIN_CALLS, _MAX_CALLS = 4, 500
 
 Samples = NDArray[Any]
 
 
 class CallLoop:
-    """Functions of one argument, each called some times in a row; their names are directions."""
+    """Functions of one argument, each called some times in a row; their names are directions.
+
+    The number of calls makes a block of some milliseconds.
+    """
 
     def __init__(
         self, name: str, calls: dict[str, Callable[[Any], Any]], argument: Any = None
     ) -> None:
         self.name = name
         self._calls, self._argument = calls, argument
+        self._n_calls: dict[str, int] = {}
 
     def run(self, recorder: Recorder) -> None:
         """One block."""
         for direction, function in self._calls.items():
-            for _ in range(_CALLS):
+            if direction not in self._n_calls:
+                recorder.time(direction, function, self._argument)
+                recorder.time(direction, function, self._argument)
+                fits = _BLOCK_NS // max(1, recorder.taken[direction][-1])
+                self._n_calls[direction] = max(_MIN_CALLS, min(_MAX_CALLS, fits))
+            for _ in range(self._n_calls[direction]):
                 recorder.time(direction, function, self._argument)
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from edgeae.errors import ModelError
 
-__all__ = ["FreshProcesses", "growth_kib", "interpreter_kib", "run_fresh"]
+__all__ = ["FreshProcesses", "file_memory", "growth_kib", "interpreter_kib", "run_fresh"]
 
 _RSS_PROGRAM = """
 try:
@@ -59,6 +59,43 @@ def run_fresh(job: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
         raise ModelError(f"the program that measures a fresh process failed: {why}")
     text = (first + output).decode().lstrip(".").strip()
     return json.loads(text.splitlines()[-1]), seconds
+
+
+def file_memory(role: str, bundle: str, source: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Peak memory of a process that codes a .npy or decodes a file, piece by piece.
+
+    Args:
+        role: ``encode_file`` or ``decode_file``, or without ``_file``.
+        bundle: path of the model.
+        source: path of the signal or stream.
+        keywords: arguments of the encoder.
+
+    Returns:
+        MiB of the whole process and over one that has only imported numpy (None where the platform
+        cannot tell), and whether torch or onnx was loaded.
+
+    Raises:
+        ModelError: the process failed.
+    """
+    found, _ = run_fresh(
+        {
+            "role": f"{role}_file",
+            "graph": False,
+            "model": bundle,
+            "source": source,
+            "keywords": dict(keywords),
+            "load": {},
+            "imports": [],
+        }
+    )
+    memory = found["memory"]
+    base, peak = memory["numpy_peak_kib"], memory["peak_kib"]
+    known = None not in (base, peak)
+    return {
+        "peak_mib": peak / 1024 if known else None,
+        "over_numpy_mib": (peak - base) / 1024 if known else None,
+        "torch_or_onnx_loaded": bool(found["heavy"]),
+    }
 
 
 def interpreter_kib() -> int | None:
