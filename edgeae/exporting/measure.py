@@ -5,12 +5,8 @@ Everything is read off real streams: bytes with their headers, and samples decod
 
 from __future__ import annotations
 
-import json
 import lzma
 import math
-import subprocess
-import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,11 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeae.errors import ModelError
 from edgeae.metrics import bits_per_sample, max_abs_error, prdn, rmse, snr_db
+from edgeae.profiling.distribution import Distribution
+from edgeae.profiling.packets import PacketLoop, PromiseSpec
+from edgeae.profiling.process import file_memory
+from edgeae.profiling.recorder import Recorder
 from edgeae.runtime.bundle import Bundle
 from edgeae.tasks.codec import lossy_rmse
-from edgeae.tasks.stream import StreamDecoder, StreamEncoder, decode, encode
+from edgeae.tasks.stream import StreamEncoder, decode, encode
 
 __all__ = [
     "PACKET_ITEMS",
@@ -307,79 +306,28 @@ def packets_of(bundle: Bundle, x: Samples, mode: Mode) -> dict[str, Any]:
 
     The first packet, which carries the header and opens the model, counts for the rate only.
     """
-    encoder = StreamEncoder(
-        bundle, profile="radio", frame_length=PACKET_ITEMS, grid=(1, 1), **mode.keywords
-    )
-    decoder = StreamDecoder(bundle)
-    n_bytes, sizes, encoding, decoding = 0, [], [], []
-    for start in range(0, x.size, PACKET_ITEMS):
-        piece = x[start : start + PACKET_ITEMS]
-        began = time.perf_counter()
-        packet = encoder.write(piece)
-        coded = time.perf_counter()
-        decoder.write(packet)
-        decoder.end_packet()
-        ended = time.perf_counter()
-        n_bytes += len(packet)
-        if len(piece) == PACKET_ITEMS:
-            sizes.append(len(packet))
-            encoding.append(coded - began)
-            decoding.append(ended - coded)
-    n_bytes += len(encoder.close())
+    n_whole = x.size // PACKET_ITEMS
+    pieces = [x[k * PACKET_ITEMS : (k + 1) * PACKET_ITEMS] for k in range(n_whole)]
+    promise = PromiseSpec(name=mode.name, keywords=mode.keywords)
+    loop, recorder = PacketLoop(bundle, pieces, promise, grid=(1, 1)), Recorder()
+    loop.run(recorder)
+    n_bytes = sum(loop.sizes) + loop.finish(x[n_whole * PACKET_ITEMS :])
+    sizes = loop.sizes[1:]
     result: dict[str, Any] = {
-        "frames": len(sizes) - 1,
+        "frames": len(sizes),
         "bits_per_sample": bits_per_sample(n_bytes, x.size),
-        "p50_bytes": float(np.median(sizes[1:])),
-        "max_bytes": max(sizes[1:]),
+        "p50_bytes": float(np.median(sizes)),
+        "max_bytes": max(sizes),
     }
-    for name, seconds in (("encode", encoding), ("decode", decoding)):
-        times = np.array(seconds[1:]) * 1e3
-        result[f"{name}_p50_ms"] = float(np.percentile(times, 50))
-        result[f"{name}_p99_ms"] = float(np.percentile(times, 99))
-        result[f"{name}_msamples_per_s"] = PACKET_ITEMS / float(np.mean(times)) / 1e3
+    for name, nanoseconds in recorder.taken.items():
+        times = Distribution.of(nanoseconds[1:])
+        result[f"{name}_p50_ms"] = times.p50_us / 1e3
+        result[f"{name}_p99_ms"] = times.p99_us / 1e3
+        result[f"{name}_msamples_per_s"] = PACKET_ITEMS / times.mean_us
     return result
 
 
 # -- memory ----------------------------------------------------------------------------------------
-
-_DEVICE_PROGRAM = """
-import json, sys
-import numpy as np
-
-def peak_kb():
-    try:  # of this program alone; getrusage would count the parent's pages too
-        with open("/proc/self/status") as status:
-            for line in status:
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1])
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak // 1024 if sys.platform == "darwin" else peak
-
-role, bundle, source, options = sys.argv[1:]
-base = peak_kb()
-import edgeae
-model = edgeae.load(bundle)
-if role == "encode":
-    x = np.load(source, mmap_mode="r")[: 32 * 1024]
-    encoder = edgeae.StreamEncoder(model, frame_length=1024, grid=(1, 1), **json.loads(options))
-    for start in range(0, len(x), 1024):
-        encoder.write(x[start : start + 1024])
-    encoder.close()
-else:
-    decoder = edgeae.StreamDecoder(model)
-    with open(source, "rb") as file:
-        while data := file.read(4096):
-            decoder.write(data)
-    decoder.close()
-heavy = sorted({"torch", "onnx"} & set(sys.modules))
-print(json.dumps({"numpy_kb": base, "peak_kb": peak_kb(), "heavy": heavy}))
-"""
 
 
 def memory_of(role: str, bundle: str, source: str, mode: Mode) -> dict[str, Any]:
@@ -398,17 +346,6 @@ def memory_of(role: str, bundle: str, source: str, mode: Mode) -> dict[str, Any]
     Raises:
         ModelError: the program failed.
     """
-    command = [sys.executable, "-c", _DEVICE_PROGRAM, role, bundle, source]
-    done = subprocess.run(
-        [*command, json.dumps(mode.keywords)], capture_output=True, text=True, check=False
+    return file_memory(
+        role, bundle, source, {**mode.keywords, "grid": [[1, 1]], "frame_length": PACKET_ITEMS}
     )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ModelError(f"the program that measures memory failed: {last}")
-    found = json.loads(done.stdout)
-    known = found["peak_kb"] is not None
-    return {
-        "peak_mib": found["peak_kb"] / 1024 if known else None,
-        "over_numpy_mib": (found["peak_kb"] - found["numpy_kb"]) / 1024 if known else None,
-        "torch_or_onnx_loaded": bool(found["heavy"]),
-    }
