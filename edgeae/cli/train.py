@@ -173,11 +173,30 @@ def export(
 
 @command("verify")
 def verify(
-    bundle: str = typer.Argument(..., help="A bundle (folder or zip)."),
+    bundle: str = typer.Argument(
+        ..., help="A bundle (folder or zip); with --against also .onnx, .h5 or .tflite."
+    ),
     windows: int = typer.Option(64, help="Windows per graph and check."),
+    against: Path | None = typer.Option(
+        None, "--against", help="Another net to hold it against, layer by layer."
+    ),
+    example: Path | None = typer.Option(
+        None, "--example", help="For --against: input to run both on, .npy or raw float32."
+    ),
+    frame: int | None = typer.Option(
+        None, "--frame", min=1, help="For --example: values of a frame; inputs slide over frames."
+    ),
+    min_db: float = typer.Option(60.0, help="For --against: SQNR the outputs must reach."),
     as_json: bool = typer.Option(False, "--json", help="Print the outcome as JSON."),
 ) -> None:
-    """Check that every engine on this machine gives the bundle's exact bits."""
+    """Check that every engine gives a bundle's exact bits, or that two nets are the same."""
+    if against is not None:
+        from edgeae.cli.against import verify_against
+
+        verify_against(
+            bundle, against, example=example, frame=frame, min_db=min_db, as_json=as_json
+        )
+        return
     from edgeae.exporting.verify import verify_bundle
     from edgeae.runtime.bundle import load
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from edgeae.errors import ConfigError, ModelError
 from edgeae.exporting.certificate import certify
 from edgeae.exporting.dense_graph import INPUT, OUTPUT, float_graph, integer_graph, qdq_graph
-from edgeae.importing.example import read_windows
+from edgeae.importing.example import probe_rows, read_windows
 from edgeae.importing.fold import fold_layers
 from edgeae.importing.keras import read_keras
 from edgeae.importing.keras_run import run_keras
@@ -40,7 +40,6 @@ __all__ = ["REPORT", "import_keras"]
 REPORT = "import.json"
 FOLD = "(bias - mean) * gamma / sqrt(variance + epsilon) + beta"
 PARITY_DB = 90.0
-PROBES = 64
 
 Rows = npt.NDArray[np.float32]
 
@@ -83,7 +82,7 @@ def import_keras(
     width = layers[0].weight.shape[1]
     rows = None if example is None else read_windows(example, width, frame)
     plain = float_graph(layers, {"bundle": source.stem})
-    probes = rows if rows is not None else _probes(width)
+    probes = rows if rows is not None else probe_rows(width)
     report: dict[str, Any] = {
         "source": {"file": source.name, "sha256": _sha256(source), "kind": "keras"},
         "fold": FOLD,
@@ -149,10 +148,6 @@ def import_keras(
         raise ModelError("the two spellings of the dyadic net give different bits: please report")
     (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
-
-
-def _probes(width: int) -> Rows:
-    return np.random.default_rng(0).normal(0, 1, (PROBES, width)).astype(np.float32)
 
 
 def _parity(

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from edgeae.errors import SignalError
 
-__all__ = ["read_windows", "sliding_windows"]
+__all__ = ["probe_rows", "read_windows", "sliding_windows"]
+
+_PROBES = 64
 
 Rows = npt.NDArray[np.float32]
 
@@ -64,6 +66,11 @@ def read_windows(path: str | os.PathLike[str], width: int, frame: int | None = N
     if not np.isfinite(rows).all():
         raise SignalError(f"the example {where} holds NaN or Inf")
     return rows
+
+
+def probe_rows(width: int) -> Rows:
+    """Standard normal inputs, always the same, for nets without an example: [64, width]."""
+    return np.random.default_rng(0).normal(0, 1, (_PROBES, width)).astype(np.float32)
 
 
 def sliding_windows(frames: Rows, count: int) -> Rows:
