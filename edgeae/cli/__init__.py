@@ -8,12 +8,22 @@ from __future__ import annotations
 
 import sys
 
-from edgeae.cli import bench, compress, data, decompress, import_, inspect, quickstart, train
+from edgeae.cli import (
+    bench,
+    compress,
+    data,
+    decompress,
+    import_,
+    inspect,
+    quickstart,
+    report,
+    train,
+)
 from edgeae.cli.base import app, settings
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (bench, compress, data, decompress, import_, inspect, quickstart, train)
+_COMMANDS = (bench, compress, data, decompress, import_, inspect, quickstart, report, train)
 
 
 def main() -> None:

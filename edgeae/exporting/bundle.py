@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,19 +16,22 @@ from edgeae.errors import ModelError
 from edgeae.exporting.card import model_card
 from edgeae.exporting.certificate import certify
 from edgeae.exporting.graphs import analysis_graph, causal_graph, synthesis_graph
+from edgeae.footprint.devices import load_device
+from edgeae.footprint.estimate import estimate
+from edgeae.footprint.model import bundle_footprint
 from edgeae.models.dyadic import dyadic_layers
 from edgeae.models.integer import runtime_latent_prior, runtime_sample_prior
 from edgeae.models.transforms import LATENT_PEAK
 from edgeae.quantize.dyadic import QuantizedModel, is_quantized, load_quantized, quantize
 from edgeae.quantize.tables import count_latent_shape, count_sample_shape
-from edgeae.runtime.bundle import Bundle, pack_coder, write_bundle
+from edgeae.runtime.bundle import Bundle, pack_coder, seal, write_bundle
 from edgeae.train.phases import BASE_STEP, Signal, WindowCode, measure_window_code
 from edgeae.train.recipe import Recipe, recipe_to_dict
 from edgeae.train.run import Progress, RunFolder
 from edgeae.train.setup import Setup
-from edgeae.train.training import TrainingData, load_training_data, silent
+from edgeae.train.training import load_training_data, silent
 
-__all__ = ["export_run"]
+__all__ = ["codec_part", "export_run"]
 
 RMSE_GUARD = 4.0  # a lossy frame this much worse than validation is coded otherwise
 GOLDEN_ITEMS = 1024
@@ -93,7 +97,9 @@ def export_run(
         "name": model.recipe.name,
         "task": "codec",
         "exact": True,
-        "codec": _codec_part(model, parts, metrics),
+        "codec": codec_part(
+            model, parts.setup, metrics.get("window_code", {}).get("channel_rmse", [])
+        ),
         "setup": parts.setup.to_json(),
         "certificate": certificate,
         "metrics": metrics,
@@ -104,6 +110,7 @@ def export_run(
     files = {name: graph.SerializeToString() for name, graph in graphs.items()}
     files["coder.npz"] = pack_coder(latent, priors)
     _check_budgets(model.recipe, cost, files)
+    _check_device(model.recipe, Bundle.from_files(seal(manifest, files)))
     files["README.md"] = model_card(manifest, files).encode()
     return write_bundle(
         out, manifest, files, golden_signal=_golden_signal(parts.validation, parts.setup)
@@ -119,10 +126,11 @@ def _published(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def _codec_part(
-    model: QuantizedModel, parts: TrainingData, metrics: dict[str, Any]
+def codec_part(
+    model: QuantizedModel, setup: Setup, channel_rmse: Sequence[float]
 ) -> dict[str, Any]:
-    setup, recipe = parts.setup, model.recipe
+    """The manifest's ``codec`` part: what a runtime must know of the model."""
+    recipe = model.recipe
     signal: dict[str, Any] = {
         "kind": setup.kind,
         "channels": setup.channels,
@@ -145,10 +153,7 @@ def _codec_part(
             "fixed_window": spec.window or None,
             "latent_max": LATENT_PEAK,
             "steps": {"min": max(1, low // 4), "max": high * 4, "default": int(BASE_STEP)},
-            "max_rmse": [
-                round(RMSE_GUARD * max(rmse, 0.5), 3)
-                for rmse in metrics["window_code"]["channel_rmse"]
-            ],
+            "max_rmse": [round(RMSE_GUARD * max(rmse, 0.5), 3) for rmse in channel_rmse],
             "context": _context(model.code) if setup.kind == "series" else None,
         }
     return {
@@ -235,6 +240,21 @@ def _check_budgets(recipe: Recipe, cost: dict[str, float], files: dict[str, byte
                 f"budgets.{name} is {limit:g} and the model needs {value:g}; "
                 "make the nets smaller, or raise the budget in the recipe"
             )
+
+
+def _check_device(recipe: Recipe, bundle: Bundle) -> None:
+    """Hold the recipe's device budgets against the model as it will be shipped."""
+    budgets = recipe.budgets
+    if budgets.device is None:
+        return
+    model = bundle_footprint(bundle)
+    found = estimate(model, model.use(), load_device(budgets.device))
+    broken = budgets.device_budget().breaches(found)
+    if broken:
+        raise ModelError(
+            f"over budget on {'; '.join(map(str, broken))}: make the nets smaller, or raise the "
+            "budget in the recipe (edgeae report shows what takes how much)"
+        )
 
 
 def _golden_signal(validation: Signal, setup: Setup) -> npt.NDArray[np.int32]:

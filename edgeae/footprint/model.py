@@ -108,6 +108,7 @@ class ModelFootprint:
         window_samples: samples in a window, all channels.
         parts: everything the model has.
         uses: what it can be used for.
+        window_s: what a window lasts; None where the signal has no rate.
         file_bytes: of the files that a device's runtime reads; None before there are any.
     """
 
@@ -117,6 +118,7 @@ class ModelFootprint:
     window_samples: int
     parts: tuple[Part, ...]
     uses: tuple[UseFootprint, ...]
+    window_s: float | None = None
     file_bytes: int | None = None
 
     def use(self, use: Use | None = None) -> UseFootprint:
@@ -237,6 +239,7 @@ def footprint_of(
         window_samples=steps * spec.channels,
         parts=tuple(parts.values()),
         uses=tuple(uses),
+        window_s=None if spec.is_image or not spec.rate_hz else items / spec.rate_hz,
         file_bytes=file_bytes,
     )
 

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeae.errors import ConfigError
+from edgeae.footprint.budget import Budget
+from edgeae.footprint.devices import load_device
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -207,15 +209,49 @@ class QuantizeRecipe:
 class BudgetRecipe:
     """What the device has room for; ``None`` is no limit.
 
+    The first three are checked at export. The others hold per window for the lossy encoder, or the
+    bounded one where there is no window code: ``edgeae report`` checks them before and after
+    training, and export too.
+
     Attributes:
         max_parameters: parameters of the encoder and the priors.
         max_macs_per_sample: multiply-accumulates per sample, encoder and priors.
         max_bundle_bytes: size of the bundle's files.
+        device: a device profile's name; see ``edgeae report --list``.
+        max_flash: weights, tables and code on it: ``"256K"``.
+        max_ram: arena, coder state and buffers: ``"64K"``.
+        max_ms: typical milliseconds per window.
+        max_uj: typical microjoules per window.
     """
 
     max_parameters: int | None = None
     max_macs_per_sample: float | None = None
     max_bundle_bytes: int | None = None
+    device: str | None = None
+    max_flash: str | None = None
+    max_ram: str | None = None
+    max_ms: float | None = None
+    max_uj: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that they can be read."""
+        limits = self.device_budget()
+        if self.device is not None:
+            load_device(self.device)
+        elif limits.limits:
+            raise ConfigError(
+                f"budgets.max_{next(iter(limits.limits))} needs budgets.device, the name of a "
+                "device: edgeae report --list"
+            )
+
+    def device_budget(self) -> Budget:
+        """The limits that hold on ``device``."""
+        return Budget.parse(
+            flash=self.max_flash,
+            ram=self.max_ram,
+            ms=None if self.max_ms is None else str(self.max_ms),
+            uj=None if self.max_uj is None else str(self.max_uj),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

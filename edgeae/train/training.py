@@ -23,7 +23,7 @@ from edgeae.train.recipe import Recipe
 from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
 from edgeae.train.setup import Setup, signal_of, study
 
-__all__ = ["TrainingData", "load_training_data", "silent", "train"]
+__all__ = ["TrainingData", "load_training_data", "read_part", "silent", "train"]
 
 
 def silent(name: str, done: float, metrics: Mapping[str, float]) -> None:
@@ -42,7 +42,7 @@ class TrainingData:
 def load_training_data(run: RunFolder) -> TrainingData:
     """Read the run's data; the setup is made on first use and kept."""
     recipe = run.recipe()
-    part = _read_part(recipe, "train")
+    part = read_part(recipe, "train")
     if (run.path / "setup.json").exists():
         setup = Setup.from_json(run.read_json("setup.json"))
         changed = [k for k, v in part.sha256.items() if setup.hashes.get(k, v) != v]
@@ -57,11 +57,12 @@ def load_training_data(run: RunFolder) -> TrainingData:
     return TrainingData(
         setup=setup,
         train=signal_of(part, setup),
-        validation=_validatable(signal_of(_read_part(recipe, "val"), setup), recipe.stride),
+        validation=_validatable(signal_of(read_part(recipe, "val"), setup), recipe.stride),
     )
 
 
-def _read_part(recipe: Recipe, split: str) -> Dataset:
+def read_part(recipe: Recipe, split: str) -> Dataset:
+    """One split of a recipe's data."""
     data = recipe.data
     return load_dataset(
         data.source,
