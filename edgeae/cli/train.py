@@ -135,8 +135,22 @@ def quantize(
 
 @command("export")
 def export(
-    run: Path | None = typer.Argument(None, metavar="RUN", help="Folder of a trained run."),
+    source: Path | None = typer.Argument(
+        None, metavar="RUN", help="Folder of a trained run; or a bundle, with --tune or --ort."
+    ),
     out: Path = typer.Option(..., "--out", help="Bundle to write: a folder, or a .zip."),
+    tune: bool = typer.Option(
+        False,
+        "--tune",
+        help="Measure both exact spellings of each net here (integers in float32, int8) and let "
+        "onnxruntime run the faster. Bits, fingerprint and streams stay the same.",
+    ),
+    ort: bool = typer.Option(
+        False,
+        "--ort",
+        help="Add encoder.ort, decoder.ort and required_operators.config, for minimal builds of "
+        "onnxruntime.",
+    ),
     module: str | None = typer.Option(
         None, "--module", help="Your own torch pair: pkg.mod:factory, returns (encoder, decoder)."
     ),
@@ -150,9 +164,15 @@ def export(
     threads: int = typer.Option(2, help="Threads to train with, where RUN is not quantized yet."),
 ) -> None:
     """Export a run, or your own torch module, as a bundle for devices."""
-    if (run is None) == (module is None):
+    if (source is None) == (module is None):
         raise ConfigError("export takes RUN, or --module pkg.mod:factory with --example X.npy")
-    if module is not None:
+    if source is not None and (source.suffix == ".zip" or (source / "manifest.json").is_file()):
+        if not (tune or ort):
+            raise ConfigError(f"{source} is a bundle already; --tune or --ort adds to it")
+        from edgeae.runtime.bundle import load
+
+        bundle = load(source)
+    elif module is not None:
         if example is None:
             raise ConfigError("--module needs --example X.npy: input to calibrate and check with")
         from edgeae.exporting.module import export_module
@@ -162,8 +182,14 @@ def export(
         from edgeae.exporting.bundle import export_run
         from edgeae.train.run import RunFolder
 
-        assert run is not None
-        bundle = export_run(RunFolder(run), out, progress=PhaseProgress(), threads=threads)
+        assert source is not None
+        bundle = export_run(RunFolder(source), out, progress=PhaseProgress(), threads=threads)
+    if tune or ort:
+        from edgeae.exporting.rework import rework_bundle
+
+        bundle, tunings = rework_bundle(bundle, out, tune=tune, ort=ort)
+        for tuning in tunings:
+            note(tuning.told())
     size = sum(len(content) for content in bundle.files.values())
     exact = "exact" if bundle.manifest.exact else "exact: false"
     print(f"wrote {out}: {bundle.name}, {exact}, {size:,} bytes. Next:")

@@ -100,6 +100,9 @@ def verify_bundle(
         if exact:
             yield _guarded(f"{name}: int64 engine = onnxruntime", partial(_integers, model, x))
             yield _guarded(f"{name}: torch = onnxruntime", partial(_torch, model, x))
+        plain = graphs.get(_plain(name), model)
+        if plain is not model:
+            yield _guarded(f"{name}: = {_plain(name)}", partial(_spellings, model, plain, x))
         net = _causal_net(bundle, name)
         if net is not None:
             yield _guarded(f"{name}: graph = integer net", partial(_causal, model, net, x))
@@ -151,6 +154,7 @@ def _certificate(name: str, model: onnx.ModelProto, into: list[dict[str, Any]]) 
 def _input_range(bundle: Bundle, name: str, model: onnx.ModelProto) -> tuple[bool, str]:
     """The certificate holds for inputs up to a peak: what the runtime feeds must not exceed it."""
     peak, net, causal = _input_peak(model), bundle.net, _causal_net(bundle, name)
+    name = _plain(name)
     if name == "encoder.onnx":
         fed = MAX_INPUT
     elif name == "decoder.onnx" and net is not None:
@@ -160,6 +164,11 @@ def _input_range(bundle: Bundle, name: str, model: onnx.ModelProto) -> tuple[boo
     else:
         return True, "not run by the runtime"
     return fed <= peak, f"the runtime feeds up to {fed}, certified to {peak}"
+
+
+def _plain(name: str) -> str:
+    """The graph that a file spells: ``encoder.int8.onnx`` is an ``encoder.onnx``."""
+    return name.replace(".int8.onnx", ".onnx")
 
 
 def _causal_net(bundle: Bundle, name: str) -> CausalNet | None:
@@ -192,6 +201,7 @@ def probe_windows(
     Returns:
         float32, integer valued, [count, ...] in the graph's input shape.
     """
+    name = _plain(name)
     shape = _input_shape(bundle, name, model)
     peak = min(_input_peak(model), MAX_INPUT)
     full = rng.integers(-peak, peak + 1, (count // 4, *shape))
@@ -289,6 +299,11 @@ def _torch(model: onnx.ModelProto, x: Array) -> tuple[bool | None, str]:
     reference = _open(model).run(x)
     equal = np.array_equal(run_torch(model, x), reference)
     return equal, f"{len(x)} windows: " + ("equal bits" if equal else "the engines differ")
+
+
+def _spellings(model: onnx.ModelProto, plain: onnx.ModelProto, x: Array) -> tuple[bool, str]:
+    equal = np.array_equal(_open(model).run(x), _open(plain).run(x))
+    return equal, f"{len(x)} windows: " + ("equal bits" if equal else "the spellings differ")
 
 
 def _causal(model: onnx.ModelProto, net: CausalNet, x: Array) -> tuple[bool, str]:

@@ -109,7 +109,7 @@ class Manifest:
     """A checked manifest; ``raw`` keeps everything, also what the runtime does not need.
 
     ``run`` names the files that onnxruntime opens instead of others: the same graphs, bit for bit,
-    in a spelling that was measured to be faster. The fingerprint is that of the graphs they replace.
+    in a spelling that was measured to be faster. They do not count for the fingerprint.
     """
 
     name: str

@@ -47,6 +47,7 @@ __all__ = [
     "OpenGraph",
     "open_graph",
     "open_session",
+    "session_options",
 ]
 
 OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "all")
@@ -307,6 +308,24 @@ def open_graph(
         raise ModelError(
             "onnxruntime is not installed, and running a network needs it: pip install onnxruntime"
         ) from error
+    options = session_options(graph, threads=threads, optimization=optimization)
+    try:
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(f"{name}: onnxruntime cannot open this graph: {error}") from error
+    return OpenGraph(session, name=name)
+
+
+def session_options(graph: bytes, *, threads: int = 1, optimization: str = "all") -> Any:
+    """onnxruntime's options for a graph, as the top of this module explains them.
+
+    Args:
+        graph: the file's bytes.
+        threads: threads inside one operator.
+        optimization: one of ``OPTIMIZATION_LEVELS``.
+    """
+    import onnxruntime as ort
+
     levels = {
         "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
         "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -327,11 +346,7 @@ def open_graph(
     options.add_session_config_entry("session.x64quantprecision", "1")
     if _QUANTIZES not in graph:  # nothing becomes an int8 kernel, so weights are dequantized once
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    try:
-        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"{name}: onnxruntime cannot open this graph: {error}") from error
-    return OpenGraph(session, name=name)
+    return options
 
 
 def open_session(
