@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["model_card"]
+__all__ = ["card_with_files", "model_card"]
+
+_FILES = "## Files"
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
@@ -77,8 +79,7 @@ def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
     if cost:
         lines += ["## Cost", "", _table([(k.replace("_", " "), f"{v:g}") for k, v in cost.items()])]
         lines.append("")
-    sizes = [(name, f"{len(content):,} bytes") for name, content in sorted(files.items())]
-    lines += ["## Files", "", _table(sizes), "", "## Use", "", "```sh"]
+    lines += [_FILES, "", _file_table(files), "", "## Use", "", "```sh"]
     lines += [
         "edgeae compress BUNDLE recording.npy recording.eae"
         + (" --max-error 5" if manifest["exact"] else ""),
@@ -88,6 +89,25 @@ def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def card_with_files(card: str, files: Mapping[str, bytes]) -> str:
+    """A card with the table of these files in place of its own; as it is where it has none.
+
+    Args:
+        card: the card's Markdown.
+        files: the bundle's files by name.
+    """
+    head, found, rest = card.partition(f"{_FILES}\n\n")
+    _, ended, tail = rest.partition("\n\n")
+    if not (found and ended):
+        return card
+    return f"{head}{found}{_file_table(files)}\n\n{tail}"
+
+
+def _file_table(files: Mapping[str, bytes]) -> str:
+    told = {name: data for name, data in files.items() if name not in ("README.md", "golden.npz")}
+    return _table([(name, f"{len(data):,} bytes") for name, data in sorted(told.items())])
 
 
 def _description(manifest: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import contextlib
 import io
 import logging
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -72,7 +73,12 @@ def _operators(graphs: Mapping[str, bytes]) -> bytes:
     level = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            contextlib.redirect_stdout(io.StringIO()),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", ResourceWarning)  # the tools leave files open
             from onnxruntime.tools.ort_format_model import create_config_from_models
 
             paths = []

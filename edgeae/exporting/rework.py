@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
 import onnx
 
 from edgeae.errors import ModelError
-from edgeae.exporting.card import model_card
+from edgeae.exporting.card import card_with_files
 from edgeae.exporting.certificate import certify
 from edgeae.exporting.ort_format import CONFIG, ort_files
 from edgeae.exporting.tune import NETS, Tuning, tune_nets
@@ -43,7 +42,6 @@ def rework_bundle(
     """
     manifest: dict[str, Any] = dict(bundle.manifest.raw)
     files = {name: data for name, data in bundle.files.items() if name != MANIFEST}
-    own_card = CARD in files and files[CARD] == _card(manifest, files)
     tunings: list[Tuning] = []
     if tune:
         added, tunings = tune_nets(bundle)
@@ -68,22 +66,13 @@ def rework_bundle(
         files = {n: d for n, d in files.items() if not n.endswith(".ort") and n != CONFIG}
         run = manifest.get("run", {})
         files |= ort_files({name: files[run.get(name, name)] for name in NETS})
-    if own_card:
-        files[CARD] = _card(manifest, files)
+    if CARD in files:
+        files[CARD] = card_with_files(files[CARD].decode("utf-8", "replace"), files).encode()
     made = write_bundle(out, manifest, files)
     differing = Bundle.load(out, engine="onnxruntime").self_test(force=True)
     if manifest["exact"] and differing:
         raise ModelError(f"{out}: does not pass its self-test here: {'; '.join(differing)}")
     return made, tunings
-
-
-def _card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> bytes:
-    """The card as the exporter writes it, which is before golden vectors are made."""
-    told = {n: d for n, d in files.items() if n not in (CARD, "golden.npz")}
-    try:
-        return model_card(manifest, told).encode()
-    except (KeyError, TypeError):  # a manifest made elsewhere
-        return b""
 
 
 def _processor() -> str:
