@@ -139,7 +139,8 @@ def bundle_footprint(bundle: Bundle, *, window: int | None = None) -> ModelFootp
 
     Args:
         bundle: the model.
-        window: time steps or images per window; None takes a radio frame or one image.
+        window: time steps or images per window; None takes a radio frame, a dense net's own
+            window, or one image.
 
     Raises:
         ConfigError: a window of no items.
@@ -249,9 +250,9 @@ def _window(spec: SignalSpec, net: NetSpec | None, window: int | None) -> int:
         raise ConfigError(f"window is {window}: expected at least 1")
     if spec.is_image:
         return window or 1
-    items = window or SERIES_WINDOW
     unit = 1 if net is None else net.fixed_window or net.stride
-    return -(-items // unit) * unit
+    fixed = None if net is None else net.fixed_window
+    return -(-(window or fixed or SERIES_WINDOW) // unit) * unit
 
 
 def _net_shapes(

@@ -132,16 +132,16 @@ def _device_table(model: ModelFootprint, device: Device) -> Iterator[str]:
     load = "load" if model.window_s else ""
     yield (
         f"  {'use':<14} {flash:>8} {ram:>8}   {'ms: low, typical, high':<24} "
-        f"{'µJ: low, typical, high':<26} {load:>6}"
-    )
+        f"{'µJ: low, typical, high':<26} {load:>5}"
+    ).rstrip()
     for use in model.uses:
         found = estimate(model, use, device)
         share = f"{100 * _load(found, model):5.2g} %" if model.window_s else ""
         yield (
             f"  {use.use.value:<14} {_size(found.flash_bytes):>8} {_size(found.ram_bytes):>8}   "
-            f"{_range(found.time_ms):<24} {_range(found.energy_uj):<26} {share:>6}"
+            f"{_range(found.time_ms):<24} {_range(found.energy_uj):<26} {share:>7}"
             + ("" if found.fits else "  does not fit")
-        )
+        ).rstrip()
     native = _rss(model, device)
     if native is not None:
         yield f"  without onnxruntime, on the native engine: RSS {_size(native['native'])}"
@@ -160,7 +160,7 @@ def _layers_table(use: UseFootprint) -> Iterator[str]:
             yield (
                 f"  {name[:24]:<24} {layer.op:<7.7} {shape:<16} {layer.macs:11,} "
                 f"{layer.weight_bytes:8,} {layer.activation_bytes:12,}  {kind}"
-            )
+            ).rstrip()
 
 
 def _sources_text(model: ModelFootprint, devices: Sequence[Device]) -> Iterator[str]:

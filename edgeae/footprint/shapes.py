@@ -69,9 +69,10 @@ def input_shapes(
             wanted = [1 if i == 0 and not isinstance(n, int) else n for i, n in enumerate(declared)]  # type: ignore[misc]
             free = [n for n in wanted if not isinstance(n, int)]
             if free:
+                example = ",".join(str(n if isinstance(n, int) else 1024) for n in wanted)
                 raise ConfigError(
                     f"input {value.name!r} is {_text(declared)}: its axis {free[0] or '?'} is "
-                    "free, so give the input's shape"
+                    f"free, so give the input's shape, such as {example}"
                 )
         fits = declared is None or (
             len(declared) == len(wanted)
