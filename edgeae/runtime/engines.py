@@ -16,7 +16,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeae.errors import ConfigError
+from edgeae.errors import ConfigError, ModelError
+from edgeae.runtime.native_net import open_native
+from edgeae.runtime.views import UnsupportedGraphError
 
 __all__ = ["ENGINES", "Net", "check_engine", "open_net"]
 
@@ -90,12 +92,20 @@ def open_net(
         tuned: the same graph as onnxruntime runs it fastest; None for the graph itself.
 
     Raises:
-        ConfigError: no such engine, or one that cannot do what is asked.
-        ModelError: the graph cannot be opened.
+        ConfigError: no such engine.
+        ModelError: the graph cannot be opened, or not on that engine (UnsupportedGraphError).
     """
     check_engine(engine)
-    if engine == "native":
-        raise ConfigError("engine 'native' is not built")
+    if engine != "onnxruntime":
+        try:
+            if threads != 1:
+                raise UnsupportedGraphError(f"{name}: the native engine runs on one thread")
+            net = open_native(graph, name=name, exact=True if engine == "auto" else None)
+            _check_ends(net, input_name, output_name)
+            return net
+        except ModelError:
+            if engine == "native":
+                raise
     from edgeae.runtime.session import open_session
 
     return open_session(
@@ -105,3 +115,12 @@ def open_net(
         output_name=output_name,
         threads=threads,
     )
+
+
+def _check_ends(net: Net, input_name: str | None, output_name: str | None) -> None:
+    for found, wanted in ((net.input_name, input_name), (net.output_name, output_name)):
+        if wanted not in (None, found):
+            raise ModelError(
+                f"{net.name}: the graph maps {net.input_name!r} to {net.output_name!r}, "
+                f"expected {wanted!r}"
+            )
