@@ -35,6 +35,13 @@ def test_a_report_shows_parts_uses_estimates_layers_and_sources():
         assert text in result.stdout
 
 
+def test_the_readme_shows_what_the_command_prints():
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```text\n(stm32l4r5: .*?)```", readme, re.DOTALL)
+    printed = _run(ECG, "--device", "stm32l4r5").stdout.splitlines()
+    assert [line for line in block.splitlines() if line not in printed] == []
+
+
 def test_json_and_text_say_the_same():
     data = json.loads(_run(ECG, "--device", "stm32l4r5", "--json").stdout)
     lossy = next(u for u in data["uses"] if u["use"] == "encode-lossy")
