@@ -1,14 +1,15 @@
 """Quantize a trained chain of dense layers after training, to int8, in seconds.
 
-Every hidden activation is an integer, 0..255 after a ReLU; every weight an int8::
+Every hidden activation is an integer, 0..255 after a ReLU, else -128..127; every weight an int8::
 
     acc = sum(w_q n) + b_q          out = clip(round(acc * scale[o]), lo, hi)
 
 A ReLU net does not care about a positive factor per channel, for it moves through the ReLU into the
-next layer's weights. So each hidden channel is scaled until its own range fills the integers, and
-one step, 1, serves all of them: nothing is lost by powers of two there. What is left is the
-rounding of the weights, layer by layer on calibration data: each weight's error is made up for by
-the weights not yet rounded, and the mean of what remains goes into the bias.
+next layer's weights. So each hidden channel is scaled until its own range fills the integers (one
+that was quiet in calibration no more than twice as far as the loudest), and one step, 1, serves all
+of them: nothing is lost by powers of two there. What is left is the rounding of the weights, layer
+by layer on calibration data: each weight's error is made up for by the weights not yet rounded, and
+the mean of what remains goes into the bias.
 
 ``dyadic`` makes every scale a power of two: the result is exact in float32 on every machine.
 Otherwise each output channel has a scale of its own that lets its largest weight fill the integers.
@@ -39,7 +40,7 @@ __all__ = ["IntegerDense", "IntegerLayer", "quantize_dense"]
 WEIGHT_PEAK = 64
 RANGE_MARGIN = 1.5  # what an activation may exceed of all that calibration showed
 DAMPING = 0.3  # of the mean of the Hessian's diagonal
-LEAST_SHARE = 0.05  # of the layer's peak: channels that calibration left quieter are not blown up
+LEAST_SHARE = 0.5  # of the layer's peak: a channel that calibration left quieter may yet be louder
 SUM_LIMIT = 2.0**24
 
 Floats = npt.NDArray[np.float64]
@@ -169,8 +170,9 @@ def quantize_dense(
             weight_peak,
         )
         if not last:
-            integer = replace(integer, lo=0 if layer.relu else -top, hi=top)
-            n, reach, units, values = integer.output(n), top, out_units, output
+            integer = replace(integer, lo=0 if layer.relu else -top - 1, hi=top)
+            reach = 255 if layer.relu else 128
+            n, units, values = integer.output(n), out_units, output
         made.append(integer)
     return replace(found, layers=tuple(made))
 
