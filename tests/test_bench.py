@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import edgeae
 from edgeae.cli import app
-from edgeae.profiling import bundle_profile, confirm
+from edgeae.profiling import bundle_profile, confirm, graph_profile
+from edgeae.profiling.options import BenchOptions
 from edgeae.profiling.profile import Profile
 
 MODELS = Path(__file__).resolve().parent.parent / "export" / "models"
@@ -33,7 +34,7 @@ def few_processes():
     with pytest.MonkeyPatch.context() as patch:
         for name in ("_COLD_STARTS", "_MEMORY_RUNS"):
             patch.setattr(bundle_profile, name, 1)
-            patch.setattr(f"edgeae.profiling.graph_profile.{name}", 1)
+            patch.setattr(graph_profile, name, 1)
         yield
 
 
@@ -144,10 +145,21 @@ def slowed(data, factor):
 def test_a_slower_result_ends_with_3_if_it_stays_slower(made, data, monkeypatch, again, code):
     monkeypatch.setattr(confirm, "profile", lambda *_, **__: Profile(data=slowed(data, 1.3)))
     monkeypatch.setattr(
-        confirm, "bundle_latency", lambda *_: slowed(data, again)["latency"], raising=True
+        confirm, "bundle_again", lambda *_: {"latency": slowed(data, again)["latency"]}
     )
     result = call(MODELS / "ecg-own", "--compare", made[0] / "base.json", "--batch", 2, code=code)
     assert ("worse: lossy, encode" in result.stderr) == (code == 3)
+
+
+def test_parts_can_be_measured_again():
+    options = BenchOptions(duration_s=0.1, frame_items=64)
+    found = bundle_profile.bundle_again(str(MODELS / "ecg-own"), options, {"latency", "start"})
+    assert len(found["latency"]) == 6
+    assert [row["role"] for row in found["start"]["cold"]] == ["encode", "decode"]
+    path = str(MODELS / "ecg-own" / "decoder.onnx")
+    found = graph_profile.graph_again(path, BenchOptions(duration_s=0.1), {"latency", "start"})
+    assert {row["direction"] for row in found["latency"]} >= {"session.run", "IOBinding"}
+    assert found["start"]["cold"][0]["n"] == 2
 
 
 def test_json_alone_goes_to_stdout(data, monkeypatch):

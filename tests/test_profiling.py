@@ -26,7 +26,7 @@ from edgeae.profiling.recorder import Probe, Recorder, StageClock, TracingRecord
 from edgeae.profiling.rss import peak_kib, rss_kib
 from edgeae.profiling.stages import REST, STAGES
 from edgeae.profiling.svg import bars, histogram_plot, line_plot, us
-from edgeae.runtime.onnx_file import OnnxGraph, OnnxValue
+from edgeae.runtime.onnx_file import OnnxValue
 
 MODELS = Path(__file__).resolve().parent.parent / "export" / "models"
 ALL_PROBES = [probe for stages in STAGES["codec"].values() for probe in stages]
@@ -244,20 +244,19 @@ def test_bad_shapes(text):
         parse_shape(text)
 
 
-def graph_of(*inputs):
-    return OnnxGraph(name="g", nodes=(), constants={}, inputs=inputs, outputs=())
-
-
 def test_free_axes_are_filled():
     f4, i8 = np.dtype("<f4"), np.dtype("<i8")
-    graph = graph_of(
+    graph = (
         OnnxValue(name="x", dtype=f4, shape=("batch", 3, None)),
         OnnxValue(name="n", dtype=i8, shape=(2,)),
     )
     feed = feed_for(graph, {"x": (4, 3, 5)})
     assert feed["x"].shape == (4, 3, 5)
     assert feed["n"].tolist() == [0, 0]
-    assert feed_for(graph, {}, batch=7)["x"].shape == (7, 3, 1)
+    assert feed_for(graph, {})["x"].shape == (1, 3, 1)
+    whole = feed_for(graph, {"x": (64, 3, 5)}, peak=50)["x"]
+    assert np.array_equal(whole, np.rint(whole))
+    assert np.abs(whole).max() == 50
     for shapes, words in (
         ({"x": (4, 2, 5)}, "takes"),
         ({"x": (4, 3)}, "takes"),
@@ -270,7 +269,7 @@ def test_free_axes_are_filled():
 
 def test_inputs_that_are_no_tensors_are_refused():
     with pytest.raises(ModelError, match="'x'"):
-        feed_for(graph_of(OnnxValue(name="x", dtype=None, shape=None)), {})
+        feed_for([OnnxValue(name="x", dtype=None, shape=None)], {})
 
 
 # -- fresh processes -------------------------------------------------------------------------------

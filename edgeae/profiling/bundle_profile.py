@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from edgeae.profiling.reference import Reference
 from edgeae.profiling.stages import STAGES
 from edgeae.profiling.subject import BundleSubject
 
-__all__ = ["bundle_latency", "profile_bundle"]
+__all__ = ["bundle_again", "profile_bundle"]
 
 _SHARES = {"latency": 0.45, "nets": 0.05, "batch": 0.1, "file": 0.1, "growth": 0.15}
 _COLD_STARTS = 5
@@ -104,12 +104,20 @@ def profile_bundle(
     )
 
 
-def bundle_latency(path: str, options: BenchOptions) -> list[Row]:
-    """Measure the latencies alone: what `profile_bundle` has under ``latency``."""
+def bundle_again(path: str, options: BenchOptions, parts: Collection[str]) -> Row:
+    """Measure some parts anew: what `profile_bundle` has under ``latency`` or ``start``."""
     subject = BundleSubject(path, options)
     budget = _SHARES["latency"] * options.duration_s
     subject.fit_frames(budget)
-    return _latency(subject, budget, lambda _: None)
+    found: Row = {}
+    if "latency" in parts:
+        found["latency"] = _latency(subject, budget, lambda _: None)
+    if "start" in parts:
+        warm = _warm_start(subject)
+        with _fresh(subject) as fresh:
+            cold = [fresh.cold_start(role, 2 * _COLD_STARTS) for role in fresh.roles]
+        found["start"] = {"cold": cold, "warm": warm}
+    return found
 
 
 def _latency(subject: BundleSubject, budget_s: float, say: Say) -> list[Row]:

@@ -23,7 +23,7 @@ from edgeae.errors import ConfigError
 from edgeae.profiling.options import BenchOptions
 from edgeae.profiling.profile import Profile
 
-__all__ = ["Regression", "compare", "is_latency", "notes", "parse_percent", "require_comparable"]
+__all__ = ["Regression", "compare", "notes", "parse_percent", "require_comparable"]
 
 _LEAST_KIB = 1024  # memory that allocators and libraries may take or not
 _OPTIONS = ("frame_items", "threads", "batch", "shapes")
@@ -34,6 +34,7 @@ class Regression:
     """A figure that got worse.
 
     Attributes:
+        part: of the result that it stands in: ``latency``, ``start``, ``memory``, ``artefacts``.
         figure: what it is.
         unit: of the values.
         base, new: the values.
@@ -41,6 +42,7 @@ class Regression:
         detail: the stage that grew most, where that is known.
     """
 
+    part: str
     figure: str
     unit: str
     base: float
@@ -87,11 +89,6 @@ def compare(base: Profile, new: Profile, max_regress: float) -> list[Regression]
         for regression in _changes(base.data, new.data)
         if regression.change > max_regress and _is_large(regression)
     ]
-
-
-def is_latency(profile: Profile, regression: Regression) -> bool:
-    """Whether a figure is a latency, which can be measured again quickly."""
-    return regression.figure in {_figure(row) for row in profile.data["latency"]}
 
 
 def notes(base: Profile, new: Profile) -> list[str]:
@@ -151,10 +148,11 @@ def _changes(base: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Regres
     for row in new["latency"]:
         yield _latency_change(older[row["promise"], row["direction"]], row)
     speed = _reference_us(base) / _reference_us(new)
-    for kind, role in (("cold", "encode"), ("cold", "decode"), ("warm", "")):
+    for kind, role in (("cold", "encode"), ("cold", "decode"), ("cold", "run"), ("warm", "")):
         times = [_start_ms(data, kind, role) for data in (base, new)]
         if times[0] and times[1]:
             yield Regression(
+                part="start",
                 figure=f"{kind} start {role}".strip(),
                 unit="ms",
                 base=times[0],
@@ -164,12 +162,14 @@ def _changes(base: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Regres
     for part, name in (
         ("memory", "encode_peak_kib"),
         ("memory", "decode_peak_kib"),
+        ("memory", "run_peak_kib"),
         ("artefacts", "device_bytes"),
     ):
         sizes = [data.get(part, {}).get(name) for data in (base, new)]
         if sizes[0] and sizes[1]:
             words, _, unit = name.rpartition("_")
             yield Regression(
+                part=part,
                 figure=words.replace("_", " "),
                 unit="bytes" if unit == "bytes" else "KiB",
                 base=sizes[0],
@@ -186,6 +186,7 @@ def _latency_change(base: Mapping[str, Any], new: Mapping[str, Any]) -> Regressi
     ]
     change = min(floors[1] / floors[0], blocks[1] / blocks[0]) - 1
     return Regression(
+        part="latency",
         figure=_figure(new),
         unit="µs",
         base=base["floor_us"],

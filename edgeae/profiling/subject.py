@@ -108,5 +108,5 @@ class BundleSubject:
             window = net.fixed_window or len(index)
             signal = index.reshape(-1, window, spec.channels).transpose(0, 2, 1)
         values = np.ascontiguousarray(signal, dtype=np.float32)
-        latent = np.rint(bundle.encoder().run(values))
+        latent = np.clip(np.rint(bundle.encoder().run(values)), -net.latent_max, net.latent_max)
         return {"encoder.onnx": values, "decoder.onnx": np.ascontiguousarray(latent)}
