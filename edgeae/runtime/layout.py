@@ -308,7 +308,7 @@ class _Layout:
         c, h, w = view.start
         loops = []
         for axis in view.axes:
-            own = []
+            own: list[tuple[int, int]] = []
             for f in axis:
                 if f.axis == 1:
                     stride = f.step * high
@@ -319,7 +319,10 @@ class _Layout:
                     if found is None:
                         return None
                     stride = found
-                own.append((f.size, stride))
+                if own and own[-1][1] == stride * f.size:  # the two make one loop in memory
+                    own[-1] = (own[-1][0] * f.size, stride)
+                else:
+                    own.append((f.size, stride))
             loops.append(tuple(own))
         return _Reading(start=int(places[c]) + h * high + w * wide, loops=tuple(loops))
 
