@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeae.cli import app
+from edgeae.cli.report import _USES
+from edgeae.footprint.model import Use
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.manifest import manifest_digest
 
@@ -121,6 +125,37 @@ def test_a_bundle_of_a_newer_version_is_a_usage_error(tmp_path):
     result = _run(str(copy), "--device", "stm32l4r5")
     assert result.exit_code == 2
     assert "upgrade edgeae" in result.stderr
+
+
+def test_a_device_needs_neither_torch_nor_onnxruntime_to_report():
+    program = (
+        "import sys; from edgeae.cli import app\n"
+        "heavy = {'numpy', 'torch', 'onnx', 'onnxruntime'}\n"
+        "assert not heavy & set(sys.modules)\n"
+        f"app(['report', {ECG!r}, '--device', 'rpi-4', '--json'], standalone_mode=False)\n"
+        "assert not (heavy - {'numpy'}) & set(sys.modules)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["devices"][0]["rss_bytes"]["native"] > 2**25
+
+
+def test_the_help_names_every_use():
+    for use in Use:
+        assert use.value in _USES
+
+
+def test_export_holds_the_budgets_of_the_device():
+    from edgeae.errors import ModelError
+    from edgeae.exporting.bundle import _check_device
+    from edgeae.train.recipe import parse_recipe
+
+    bundle = Bundle.load(ECG)
+    text = 'name = "x"\n[budgets]\ndevice = "stm32l4r5"\nmax_ram = '
+    _check_device(parse_recipe('name = "x"'), bundle)
+    _check_device(parse_recipe(text + '"64K"'), bundle)
+    with pytest.raises(ModelError, match="over budget on stm32l4r5: ram 33,138 bytes > 8,192"):
+        _check_device(parse_recipe(text + '"8K"'), bundle)
 
 
 def test_an_onnx_file_is_reported(tmp_path):

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from edgeae.cli.base import ExitCode, command, fail, note, print_json
 from edgeae.errors import ConfigError, VersionError
-from edgeae.footprint.budget import Budget
-from edgeae.footprint.devices import Device, device_names, load_device
-from edgeae.footprint.estimate import estimate
-from edgeae.footprint.model import ModelFootprint, Use, bundle_footprint, onnx_footprint
-from edgeae.footprint.report import report_json, report_lines
+
+if TYPE_CHECKING:
+    from edgeae.footprint.budget import Budget
+    from edgeae.footprint.devices import Device
+    from edgeae.footprint.model import ModelFootprint, Use
 
 __all__: list[str] = []
+
+_USES = "encode-lossy, encode-bound, decode-lossy, decode-bound, run"
 
 
 @command("report")
@@ -24,9 +27,7 @@ def report(
         None, metavar="TARGET", help="A bundle, a recipe (name or .toml), or an .onnx file."
     ),
     device: list[str] | None = typer.Option(None, "--device", help="Device; repeat for more."),
-    use: str | None = typer.Option(
-        None, help="What budgets and layers are for: " + ", ".join(u.value for u in Use) + "."
-    ),
+    use: str | None = typer.Option(None, help=f"What budgets and layers are for: {_USES}."),
     window: int | None = typer.Option(None, help="Time steps or images per window."),
     shape: str | None = typer.Option(None, help="Input shape of an .onnx file: 1,640."),
     data: str | None = typer.Option(None, "--data", help="Data of a recipe: name or path."),
@@ -41,6 +42,11 @@ def report(
     as_list: bool = typer.Option(False, "--list", help="List the devices."),
 ) -> None:
     """Estimate flash, RAM, time and energy of a bundle, a recipe or an ONNX file on devices."""
+    from edgeae.footprint.budget import Budget
+    from edgeae.footprint.devices import device_names, load_device
+    from edgeae.footprint.estimate import estimate
+    from edgeae.footprint.report import report_json, report_lines
+
     if as_list:
         _list_devices(as_json)
         return
@@ -75,19 +81,23 @@ def report(
 
 
 def _use(name: str | None) -> Use | None:
+    from edgeae.footprint.model import Use
+
     if name is None:
         return None
     try:
         return Use(name)
     except ValueError:
-        known = ", ".join(u.value for u in Use)
-        raise ConfigError(f"--use is {name!r}: expected one of {known}") from None
+        raise ConfigError(f"--use is {name!r}: expected one of {_USES}") from None
 
 
 def _model(
     target: str, window: int | None, shape: str | None, data: str | None, settings: list[str]
 ) -> tuple[ModelFootprint, Budget, str | None]:
     """The model, and the budgets and device that its recipe names."""
+    from edgeae.footprint.budget import Budget
+    from edgeae.footprint.model import onnx_footprint
+
     path = Path(target)
     if path.suffix.lower() == ".onnx":
         return onnx_footprint(path.read_bytes(), _shape(shape), name=path.name), Budget(), None
@@ -110,6 +120,8 @@ def _model(
 
 
 def _bundle(target: str, window: int | None) -> tuple[ModelFootprint, Budget, str | None]:
+    from edgeae.footprint.budget import Budget
+    from edgeae.footprint.model import bundle_footprint
     from edgeae.runtime.bundle import Bundle
 
     try:
@@ -138,6 +150,8 @@ def _shape(text: str | None) -> tuple[int, ...] | None:
 
 
 def _list_devices(as_json: bool) -> None:
+    from edgeae.footprint.devices import device_names, load_device
+
     devices = [load_device(name) for name in device_names()]
     if as_json:
         print_json([_device_json(device) for device in devices])
