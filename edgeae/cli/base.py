@@ -25,6 +25,7 @@ _EXTRAS = {
     "torch": "train",
     "onnx": "train",
     "onnxscript": "train",
+    "h5py": "train",
     "matplotlib": "train",
     "pooch": "train",
     "PIL": "images",
