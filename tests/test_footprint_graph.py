@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeae.errors import ConfigError, ModelError
+from edgeae.errors import ConfigError, EdgeAEError, ModelError
 from edgeae.footprint.arena import ALIGNMENT, Lifetime, arena_bytes, peak_live_bytes, place
 from edgeae.footprint.graph import View, describe_graph
 from edgeae.runtime.bundle import Bundle
@@ -242,6 +244,146 @@ def test_convolutions_of_all_kinds_have_onnx_own_shapes():
         assert {layer.name: layer.output_shape for layer in found.layers} == {
             name: shape for name, (shape, _) in tensors.items() if name != "x"
         }
+
+
+def _float(*shape):
+    return np.random.default_rng(2).normal(size=shape).astype(np.float32)
+
+
+def _long(*values):
+    return np.array(values, np.int64)
+
+
+OPERATORS = [  # operator, attributes, shape of x, further inputs, opset
+    ("ArgMax", {"axis": 1, "keepdims": 0}, (2, 3, 4), [], 17),
+    (
+        "AveragePool",
+        {"kernel_shape": [3], "auto_pad": "SAME_UPPER", "strides": [2]},
+        (1, 2, 9),
+        [],
+        17,
+    ),
+    ("BatchNormalization", {}, (2, 3, 4), [_float(3)] * 4, 17),
+    ("Cast", {"to": TensorProto.FLOAT16}, (2, 3), [], 17),
+    (
+        "ConvTranspose",
+        {"group": 2, "pads": [1, 1], "dilations": [2]},
+        (1, 4, 9),
+        [_float(4, 3, 3)],
+        17,
+    ),
+    ("DepthToSpace", {"blocksize": 2}, (1, 8, 3, 5), [], 17),
+    ("Equal", {}, (2, 3), [_float(1, 3)], 17),
+    ("Expand", {}, (3, 1), [_long(2, 3, 4)], 17),
+    ("Flatten", {"axis": 2}, (2, 3, 4, 5), [], 17),
+    ("Gather", {"axis": 1}, (2, 3, 4), [_long(0, 2, 2, 1)], 17),
+    ("Gemm", {"transA": 1}, (4, 3), [_float(4, 5), _float(5)], 17),
+    ("GlobalMaxPool", {}, (2, 3, 4, 5), [], 17),
+    ("MatMul", {}, (5, 1, 2, 3), [_float(4, 3, 6)], 17),
+    ("Pad", {}, (2, 3), [_long(0, 1, 0, 2)], 17),
+    ("ReduceMean", {"axes": [-1], "keepdims": 0}, (2, 3, 4), [], 17),
+    ("ReduceSum", {"keepdims": 1}, (2, 3, 4), [_long(0, 1)], 17),
+    ("Resize", {"mode": "nearest"}, (1, 2, 3, 4), [None, np.array([1, 1, 2, 2.5], np.float32)], 17),
+    ("Resize", {"mode": "nearest"}, (1, 2, 3, 4), [None, None, _long(1, 2, 7, 9)], 17),
+    ("Slice", {}, (9, 8), [_long(-2, 1), _long(0, 99), _long(0, 1), _long(-3, 2)], 17),
+    ("SpaceToDepth", {"blocksize": 2}, (1, 2, 4, 6), [], 17),
+    ("Squeeze", {}, (1, 3, 1), [], 17),
+    ("Squeeze", {"axes": [2]}, (1, 3, 1), [], 11),
+    ("Tile", {}, (2, 3), [_long(2, 2)], 17),
+    ("Transpose", {}, (2, 3, 4), [], 17),
+    ("Unsqueeze", {}, (2, 3), [_long(0, -1)], 17),
+    ("Upsample", {"mode": "nearest"}, (1, 2, 3, 4), [np.array([1, 1, 2, 3], np.float32)], 9),
+]
+
+
+@pytest.mark.parametrize(("op", "attributes", "shape", "others", "opset"), OPERATORS)
+def test_every_operator_has_onnx_own_shape(monkeypatch, op, attributes, shape, others, opset):
+    monkeypatch.setattr("edgeae.runtime.graph_shapes.run_for_shapes", None)
+    names = ["" if value is None else f"c{i}" for i, value in enumerate(others)]
+    constants = [
+        numpy_helper.from_array(value, name)
+        for name, value in zip(names, others, strict=True)
+        if name
+    ]
+    nodes = [helper.make_node(op, ["x", *names], ["y"], **attributes)]
+    graph = helper.make_graph(
+        nodes, "one",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [onnx.ValueInfoProto(name="y")],
+        constants,
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    (known,) = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.output
+    kind = known.type.tensor_type
+    found = describe_graph(model.SerializeToString())
+    dims = tuple(dim.dim_value for dim in kind.shape.dim)
+    assert found.layers[0].output_shape == dims
+    size = helper.tensor_dtype_to_np_dtype(kind.elem_type).itemsize
+    assert found.output_bytes == math.prod(dims) * size
+
+
+def test_quantized_operators_and_recurrent_ones_are_counted():
+    """The same products in four spellings; a recurrent layer multiplies in every step."""
+    x8 = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"])]
+    scales = [numpy_helper.from_array(np.float32(0.1), "s")]
+    scales += [numpy_helper.from_array(np.array(3, np.uint8), "z")]
+    weight = numpy_helper.from_array(np.ones((6, 4, 3), np.int8), "w")
+    zero = numpy_helper.from_array(np.array(0, np.int8), "wz")
+    integer = helper.make_node("ConvInteger", ["q", "w", "z", "wz"], ["i"])
+    linear = helper.make_node("QLinearConv", ["q", "s", "z", "w", "s", "wz", "s", "z"], ["l"])
+    for node, kind in ((integer, TensorProto.INT32), (linear, TensorProto.UINT8)):
+        graph = helper.make_graph(
+            [*x8, node], "q",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, (2, 4, 9))],
+            [helper.make_tensor_value_info(node.output[0], kind, (2, 6, 7))],
+            [*scales, weight, zero],
+        )  # fmt: skip
+        found = describe_graph(helper.make_model(graph).SerializeToString(), view="device")
+        assert found.macs == 2 * 6 * 7 * 4 * 3
+        assert found.n_parameters == 72
+        assert found.layers[-1].arithmetic == "int8"
+    for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
+        nodes = [helper.make_node(op, ["x", "w", "r"], ["y"], hidden_size=5)]
+        constants = [
+            numpy_helper.from_array(_float(1, 5 * gates, 3), "w"),
+            numpy_helper.from_array(_float(1, 5 * gates, 5), "r"),
+        ]
+        found = describe_graph(_model(nodes, constants, [7, 2, 3], "y", rank=4))
+        assert found.layers[0].output_shape == (7, 1, 2, 5)
+        assert found.macs == 7 * 2 * gates * 5 * (3 + 5)
+        assert found.n_parameters == gates * 5 * (3 + 5)
+
+
+def test_a_skip_connection_keeps_its_tensor_alive():
+    """x -> relu a -> conv b; a + b: a lives on while b is made."""
+    weight = numpy_helper.from_array(np.ones((2, 2, 1), np.float32), "w")
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Conv", ["a", "w"], ["b"]),
+        helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    data = _model(nodes, [weight], [1, 2, 8], "y")
+    for view in View:
+        found = describe_graph(data, view=view)
+        assert found.peak_live_bytes == 3 * 64
+        assert len(found.layers) == 3
+
+
+@pytest.mark.parametrize("view", list(View))
+def test_a_damaged_file_is_a_model_error_or_a_footprint(view):
+    data = Bundle.load(MODELS / "mnist").files["encoder.onnx"]
+    names = rb"Conv|Round|Clip|DequantizeLinear|layer\d_\w+|strides|pads|signal|latent|center"
+    spots = [m.start() + k for m in re.finditer(names, data) for k in range(-4, 12)]
+    rng = random.Random(0)
+    outcomes = set()
+    for _ in range(400):
+        damaged = bytearray(data)
+        damaged[rng.choice(spots) % len(data)] = rng.randrange(256)
+        try:
+            outcomes.add(describe_graph(bytes(damaged), (1, 1, 28, 28), view=view).macs > 0)
+        except EdgeAEError:
+            outcomes.add("error")
+    assert {True, "error"} <= outcomes
 
 
 def test_a_shared_weight_is_counted_once():

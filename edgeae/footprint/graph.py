@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeae.errors import ModelError
 from edgeae.footprint.arena import Lifetime, arena_bytes, peak_live_bytes, place
 from edgeae.footprint.costs import UNCOUNTED, macs_of, operands, stored_weight_bytes, weight_axis
 from edgeae.footprint.shapes import Shape, TensorTypes, input_shapes, propagate
@@ -160,7 +161,10 @@ def describe_graph(
     graph = read_onnx(data, name=name)
     shapes = input_shapes(graph, input_shape)
     types = propagate(graph, shapes, lambda: run_for_shapes(data, graph, shapes, name=name))
-    return _Describer(graph, types, View(view), input_bytes).footprint(shapes)
+    try:
+        return _Describer(graph, types, View(view), input_bytes).footprint(shapes)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise ModelError(f"{name}: the graph contradicts itself: {error!r}") from error
 
 
 class _Describer:
