@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeae.bitstream.crc import crc16, crc32, sample_check
+from edgeae.bitstream.file_index import FileIndex
 from edgeae.bitstream.frame import Frame, Mode, max_payload_bytes, pack_frame
 from edgeae.bitstream.header import Profile, Promise, StreamHeader
 from edgeae.bitstream.parser import FrameParser
@@ -545,8 +546,16 @@ def test_the_index_stays_small() -> None:
     assert index is not None
     assert index.stride == 32
     assert len(index.entries) <= 4097
+    assert index.entries[1:3] == [(32, 32 * 9), (64, 64 * 9)]
+    assert index.places.itemsize * len(index.places) < 70_000
     reader.seek_item(69_990)
     assert [f.start for f in reader] == list(range(69_990, 70_000))
+
+
+def test_an_index_that_points_nowhere_is_refused() -> None:
+    body = b"".join(pack_varint(value) for value in (1, 1, 16, 3, *[2**63 - 1, 0] * 3))
+    with pytest.raises(CorruptError, match="beyond"):
+        FileIndex.unpack(body)
 
 
 # --- radio profile ----------------------------------------------------------------------------

@@ -17,6 +17,9 @@ class StreamPacker:
     """Turns frames into the bytes of a stream, one after the other.
 
     Call `begin`, then `frame` for each frame, then `end`; the results, joined, are the stream.
+
+    Attributes:
+        n_items: items packed so far.
     """
 
     def __init__(self, header: StreamHeader) -> None:
@@ -24,12 +27,8 @@ class StreamPacker:
         self._packed_header = header.pack()
         self._seed = self._packed_header[-4:]
         self._n_bytes = 0
-        self._index = FileIndex()
-
-    @property
-    def n_items(self) -> int:
-        """Items packed so far."""
-        return self._index.n_items
+        self._index = FileIndex() if header.profile is Profile.FILE else None
+        self.n_items = 0
 
     def _count(self, data: bytes) -> bytes:
         self._n_bytes += len(data)
@@ -44,7 +43,9 @@ class StreamPacker:
     def frame(self, frame: Frame) -> bytes:
         """One frame; its first item is the one after the frame before."""
         data = pack_frame(frame, self.header, self.n_items, self._seed)
-        self._index.count(frame.n_items, self._n_bytes - len(self._packed_header))
+        if self._index is not None:
+            self._index.count(frame.n_items, self._n_bytes - len(self._packed_header))
+        self.n_items += frame.n_items
         return self._count(data)
 
     def skippable(self, data: bytes, kind: int = 0) -> bytes:
@@ -55,7 +56,7 @@ class StreamPacker:
 
     def end(self) -> bytes:
         """The index and the end mark of a file; nothing in the radio profile."""
-        if self.header.profile is Profile.RADIO:
+        if self._index is None:
             return b""
         data = pack_control(Control.END, self._index.pack(), self._seed)
         return self._count(data + struct.pack("<I", len(data)) + END_MAGIC)
