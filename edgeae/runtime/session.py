@@ -339,7 +339,7 @@ def session_options(graph: bytes, *, threads: int = 1, optimization: str = "all"
     options.graph_optimization_level = levels[optimization]
     options.enable_cpu_mem_arena = True
     options.enable_mem_pattern = True
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # errors are raised; onnxruntime would print them as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     # int8 weights that could saturate on x86 without VNNI are multiplied as uint8 there
