@@ -25,7 +25,7 @@ import edgeae  # noqa: E402
 from edgeae.cli import app  # noqa: E402
 from edgeae.errors import DependencyError, ModelError, SignalError  # noqa: E402
 from edgeae.exporting.verify import verify_bundle  # noqa: E402
-from edgeae.importing.dense_import import import_keras  # noqa: E402
+from edgeae.importing.dense_import import import_keras, keras_to_torch  # noqa: E402
 from edgeae.importing.example import read_windows, sliding_windows  # noqa: E402
 from edgeae.importing.fold import fold_layers  # noqa: E402
 from edgeae.importing.keras import read_keras  # noqa: E402
@@ -287,6 +287,6 @@ def test_mlperf_tiny_anomaly_detection(tmp_path):
     rows = read_windows(CLIP, 640, 128)
     assert narrowest(layers) == 5
     with torch.no_grad():
-        got = to_torch(layers)(torch.from_numpy(rows)).numpy()
+        got = keras_to_torch(DATA / "ad01.h5")(torch.from_numpy(rows)).numpy()
     assert np.mean((rows.astype(float) - got) ** 2) == pytest.approx(9.491290, abs=1e-4)
     assert sqnr_db(run_dense(layers, rows)[-1], got) > 90

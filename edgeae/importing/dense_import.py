@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from torch import nn
 
 from edgeae.errors import ConfigError, ModelError
 from edgeae.exporting.certificate import certify
@@ -31,11 +32,11 @@ from edgeae.importing.keras import read_keras
 from edgeae.importing.keras_run import run_keras
 from edgeae.importing.measures import reconstruction_score, sqnr_db
 from edgeae.importing.window_bundle import write_window_bundle
-from edgeae.models.dense import DenseLayer, run_dense
+from edgeae.models.dense import DenseLayer, run_dense, to_torch
 from edgeae.quantize.static import quantize_dense
 from edgeae.runtime.session import open_session
 
-__all__ = ["REPORT", "import_keras"]
+__all__ = ["REPORT", "import_keras", "keras_to_torch"]
 
 REPORT = "import.json"
 FOLD = "(bias - mean) * gamma / sqrt(variance + epsilon) + beta"
@@ -148,6 +149,16 @@ def import_keras(
         raise ModelError("the two spellings of the dyadic net give different bits: please report")
     (folder / REPORT).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
+
+
+def keras_to_torch(path: str | os.PathLike[str]) -> nn.Sequential:
+    """A Keras chain of dense layers as a torch module, normalisation folded, in eval mode.
+
+    Raises:
+        DependencyError: h5py is not installed.
+        ModelError: the file is no such model.
+    """
+    return to_torch(fold_layers(read_keras(path)))
 
 
 def _parity(

@@ -156,6 +156,8 @@ def _tensor(table: _Table, buffers: list[_Table]) -> TfliteTensor:
         scale = quantization.vector(2, "<f4").astype(np.float64)
         zero = quantization.vector(3, "<i8").astype(np.int64)
         axis = quantization.integer(6, "i")
+        if not (np.isfinite(scale).all() and (scale > 0).all()):
+            raise ValueError("a scale that is not positive")
         if scale.size > 1 and not (0 <= axis < len(shape) and shape[axis] == scale.size):
             raise ValueError(f"{scale.size} scales for a tensor of shape {list(shape)}")
     return TfliteTensor(
