@@ -154,6 +154,9 @@ def test_every_profile_is_complete_and_says_where_its_figures_come_from():
     for name in names:
         device = load_device(name)
         anchors = [*device.cycles_per_mac.values(), device.symbol_cycles, device.run_us]
+        linux = (device.native, device.frame_us, device.classical_cycles)
+        anchors += [anchor for anchor in linux if anchor is not None]
+        assert len(anchors) == (5 if device.is_mcu else 8)
         for anchor in (*anchors, device.active_mw):
             assert len(anchor.source) > 20
             if anchor.basis == "measured":
@@ -264,6 +267,25 @@ def test_estimates_are_the_sum_of_their_parts(ecg):
     assert set(found.sources) == {
         "active power, mW", "cycles per MAC, int16", "cycles per symbol",
     }  # fmt: skip
+
+
+def test_on_linux_the_engine_decides(ecg):
+    model, device = bundle_footprint(ecg), load_device("x86-gateway")
+    use = model.use()
+    found = {e: estimate(model, use, device, engine=e) for e in ("auto", "native", "onnxruntime")}
+    assert [found[e].engine for e in found] == ["native", "native", "onnxruntime"]
+    assert found["auto"].time_ms == found["native"].time_ms
+    assert "cycles per MAC, native nets" in found["native"].sources
+    assert "cycles per MAC, float32" in found["onnxruntime"].sources
+    assert found["native"].ram_bytes < found["onnxruntime"].ram_bytes
+    bound = estimate(model, model.use(Use.ENCODE_BOUND), device)
+    assert bound.time_ms.typical > 1024 * 6900 / 3.7e6
+    assert "classical mode, cycles per sample" in bound.sources
+    plain = onnx_footprint(ecg.files["encoder.onnx"], (1, 1, 1024))
+    assert estimate(plain, plain.use(), device).engine == "onnxruntime"
+    assert estimate(model, use, load_device("rp2040"), engine="native").engine == "c"
+    with pytest.raises(ConfigError, match="engine 'tflite': expected one of auto"):
+        estimate(model, use, device, engine="tflite")
 
 
 def test_a_range_keeps_its_order():

@@ -34,6 +34,7 @@ def report(
     settings: list[str] | None = typer.Option(
         None, "--set", metavar="KEY=VALUE", help="Override a field of a recipe."
     ),
+    engine: str = typer.Option("auto", help="On Linux: auto, native or onnxruntime."),
     max_flash: str | None = typer.Option(None, help="Budget: bytes such as 256K."),
     max_ram: str | None = typer.Option(None, help="Budget: bytes such as 64K."),
     max_ms: str | None = typer.Option(None, help="Budget: typical milliseconds per window."),
@@ -65,11 +66,12 @@ def report(
     shown = devices or [load_device(name) for name in device_names()]
     chosen = model.use(wanted)
     if as_json:
-        print_json(report_json(model, shown, chosen, budget))
+        print_json(report_json(model, shown, chosen, budget, engine=engine))
     else:
-        for line in report_lines(model, shown, chosen, sources=bool(devices)):
+        for line in report_lines(model, shown, chosen, engine=engine, sources=bool(devices)):
             print(line)
-    breaches = [b for d in devices for b in budget.breaches(estimate(model, chosen, d))]
+    found = [estimate(model, chosen, d, engine=engine) for d in devices]
+    breaches = [breach for e in found for breach in budget.breaches(e)]
     for breach in breaches:
         note(f"BREACH: {breach}")
     if breaches:

@@ -55,7 +55,7 @@ def recipe_footprint(
         )
     bundle = untrained_bundle(recipe, study(read_part(recipe, "train")))
     found = bundle_footprint(bundle, window=window)
-    return dataclasses.replace(found, kind="recipe", file_bytes=None)
+    return dataclasses.replace(found, kind="recipe", file_bytes=None, exact=True)
 
 
 def untrained_bundle(recipe: Recipe, setup: Setup) -> Bundle:

@@ -104,13 +104,17 @@ class Device:
         clock_hz: of the core.
         flash_bytes: where weights and code lie; 0 where that is a disk.
         ram_bytes: of the board.
-        cycles_per_mac: by arithmetic, see ``ARITHMETICS``.
+        cycles_per_mac: by arithmetic, see ``ARITHMETICS``; on Linux of the priors in C, and in
+            float32 of nets on onnxruntime.
         symbol_cycles: to code one symbol, its table included.
         run_us: to start a net once.
         active_mw: power while it computes.
         code_bytes: of the program: coder and kernels; 0 on Linux.
         code_source: where that comes from.
         host: memory of a Python program; None for a microcontroller.
+        native: cycles per MAC of exact nets on edgeae's own engine; None for a microcontroller.
+        frame_us: what Python adds to a frame; likewise.
+        classical_cycles: the classical mode's search, per sample; likewise.
     """
 
     name: str
@@ -127,6 +131,9 @@ class Device:
     code_bytes: int = 0
     code_source: str = ""
     host: HostMemory | None = None
+    native: Anchor | None = None
+    frame_us: Anchor | None = None
+    classical_cycles: Anchor | None = None
 
     @property
     def is_mcu(self) -> bool:
@@ -212,6 +219,9 @@ def parse_device(text: str, *, name: str) -> Device:
             session_mib=host.number("session_mib"),
             source=host.text("source"),
         ),
+        native=None if host is None else table.anchor("native_cycles_per_mac"),
+        frame_us=None if host is None else table.anchor("frame_us"),
+        classical_cycles=None if host is None else table.anchor("classical_cycles"),
     )
     if device.clock_hz <= 0 or device.ram_bytes <= 0:
         raise ConfigError(f"device {name}: clock_hz and ram_bytes must be positive")

@@ -2,18 +2,21 @@
 
 Time is cycles over clock: multiply-accumulates times what one costs in the arithmetic of its layer,
 symbols times what coding one costs, and the start of each net. Energy is time times active power.
-On Linux, nets run in float32 on onnxruntime, whatever the width of their integers; priors run in C.
+On Linux, priors run in C, and nets on an engine: exact ones on edgeae's own where nobody says
+otherwise, others on onnxruntime in float32, whatever the width of their integers. Python adds its
+own time, and its bounded encoder the classical mode's search, which a C program may leave out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeae.errors import ConfigError
 from edgeae.footprint.devices import Anchor, Device, Range
-from edgeae.footprint.model import ModelFootprint, UseFootprint
+from edgeae.footprint.model import ModelFootprint, Use, UseFootprint
 from edgeae.footprint.parts import Part
 
-__all__ = ["Estimate", "estimate", "part_time_ms", "rss_bytes"]
+__all__ = ["Estimate", "engine_of", "estimate", "part_time_ms", "rss_bytes"]
 
 _MIB = 1 << 20
 
@@ -25,6 +28,7 @@ class Estimate:
     Attributes:
         device: the device.
         use: the use.
+        engine: what runs the nets: ``c`` on a microcontroller, ``native`` or ``onnxruntime``.
         flash_bytes: weights, tables and code; on Linux the files that are read.
         ram_bytes: arena, coder state and buffers; on Linux the resident memory.
         time_ms: per window.
@@ -34,6 +38,7 @@ class Estimate:
 
     device: Device
     use: UseFootprint
+    engine: str
     flash_bytes: int
     ram_bytes: int
     time_ms: Range
@@ -47,28 +52,62 @@ class Estimate:
         return flash and self.ram_bytes <= self.device.ram_bytes
 
 
-def estimate(model: ModelFootprint, use: UseFootprint, device: Device) -> Estimate:
-    """Estimate one use on one device."""
+def engine_of(model: ModelFootprint, device: Device, engine: str = "auto") -> str:
+    """What runs a model's nets on a device.
+
+    Args:
+        model: the model.
+        device: the device.
+        engine: ``auto``, ``native`` or ``onnxruntime``; a microcontroller has none of them.
+
+    Raises:
+        ConfigError: no such engine.
+    """
+    if engine not in ("auto", "native", "onnxruntime"):
+        raise ConfigError(f"engine {engine!r}: expected one of auto, native, onnxruntime")
+    if device.is_mcu:
+        return "c"
+    if engine == "auto":
+        return "native" if model.exact else "onnxruntime"
+    return engine
+
+
+def estimate(
+    model: ModelFootprint, use: UseFootprint, device: Device, *, engine: str = "auto"
+) -> Estimate:
+    """Estimate one use on one device.
+
+    Args:
+        model: the model.
+        use: one of its uses.
+        device: where it runs.
+        engine: see `engine_of`.
+    """
+    runs_on = engine_of(model, device, engine)
     time_ms = Range(low=0, typical=0, high=0)
     sources: dict[str, Anchor] = {}
     for part in use.parts:
-        time_ms += part_time_ms(part, device)
+        time_ms += part_time_ms(part, device, runs_on)
         for layer in part.layers:
             if layer.macs:
-                kind = _arithmetic(part, layer.arithmetic, device)
-                sources[f"cycles per MAC, {kind}"] = device.cycles_per_mac[kind]
+                name, anchor = _anchor(part, layer.arithmetic, device, runs_on)
+                sources[f"cycles per MAC, {name}"] = anchor
         if part.symbols:
             sources["cycles per symbol"] = device.symbol_cycles
+    extra, more = _python_ms(model, use, device)
+    time_ms += extra
+    sources |= more
     sources["active power, mW"] = device.active_mw
     if device.is_mcu:
         flash = use.weight_bytes + use.table_bytes + device.code_bytes
         ram = use.ram_bytes
     else:
         flash = model.file_bytes or use.weight_bytes + use.table_bytes
-        ram = rss_bytes(model, device)
+        ram = rss_bytes(model, device, engine=runs_on)
     return Estimate(
         device=device,
         use=use,
+        engine=runs_on,
         flash_bytes=flash,
         ram_bytes=ram,
         time_ms=time_ms,
@@ -77,16 +116,31 @@ def estimate(model: ModelFootprint, use: UseFootprint, device: Device) -> Estima
     )
 
 
-def part_time_ms(part: Part, device: Device) -> Range:
-    """Time of a part for one window."""
+def part_time_ms(part: Part, device: Device, engine: str) -> Range:
+    """Time of a part for one window on an engine, see `engine_of`."""
     cycles = device.symbol_cycles.value * part.symbols
     for layer in part.layers:
-        anchor = device.cycles_per_mac[_arithmetic(part, layer.arithmetic, device)]
-        cycles += anchor.value * layer.macs
-    start = Range(low=0, typical=0, high=0)
-    if part.host is not None:
-        start = device.run_us.value * (part.runs * 1e-3)
-    return cycles * (1e3 / device.clock_hz) + start
+        cycles += _anchor(part, layer.arithmetic, device, engine)[1].value * layer.macs
+    time_ms = cycles * (1e3 / device.clock_hz)
+    if part.host is None or engine == "native":  # a native net starts like a C function
+        return time_ms
+    return time_ms + device.run_us.value * (part.runs * 1e-3)
+
+
+def _python_ms(
+    model: ModelFootprint, use: UseFootprint, device: Device
+) -> tuple[Range, dict[str, Anchor]]:
+    """What a Python program adds: its own time around a frame, and the classical mode's search."""
+    time_ms = Range(low=0, typical=0, high=0)
+    sources: dict[str, Anchor] = {}
+    if device.frame_us is not None and use.use is not Use.RUN:
+        time_ms += device.frame_us.value * 1e-3
+        sources["Python per frame, us"] = device.frame_us
+    if device.classical_cycles is not None and use.use is Use.ENCODE_BOUND:
+        cycles = device.classical_cycles.value * model.window_samples
+        time_ms += cycles * (1e3 / device.clock_hz)
+        sources["classical mode, cycles per sample"] = device.classical_cycles
+    return time_ms, sources
 
 
 def rss_bytes(model: ModelFootprint, device: Device, *, engine: str = "onnxruntime") -> int:
@@ -111,5 +165,10 @@ def rss_bytes(model: ModelFootprint, device: Device, *, engine: str = "onnxrunti
     return round(total + 16 * model.window_samples)
 
 
-def _arithmetic(part: Part, layer: str, device: Device) -> str:
-    return "float32" if part.host is not None and not device.is_mcu else layer
+def _anchor(part: Part, arithmetic: str, device: Device, engine: str) -> tuple[str, Anchor]:
+    """What a multiply-accumulate costs in a layer, and what to call that."""
+    if part.host is not None and engine == "onnxruntime":
+        return "float32", device.cycles_per_mac["float32"]
+    if part.host is not None and engine == "native" and device.native is not None:
+        return "native nets", device.native
+    return arithmetic, device.cycles_per_mac[arithmetic]

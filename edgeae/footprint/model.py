@@ -9,7 +9,8 @@ decode-bound      the costliest of the codings that a frame may have
 run               a graph that is no bundle: one run
 ================  ==================================================================================
 
-The classical mode, which a bounded encoder tries too, has no net and is not counted.
+The classical mode, which a bounded encoder may try too, has no net: its operations are not counted.
+On Linux, where the encoder always tries it, its time is estimated.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class ModelFootprint:
         uses: what it can be used for.
         window_s: what a window lasts; None where the signal has no rate.
         file_bytes: of the files that a device's runtime reads; None before there are any.
+        exact: its nets are dyadic: edgeae's own engine runs them.
     """
 
     name: str
@@ -120,6 +122,7 @@ class ModelFootprint:
     uses: tuple[UseFootprint, ...]
     window_s: float | None = None
     file_bytes: int | None = None
+    exact: bool = False
 
     def use(self, use: Use | None = None) -> UseFootprint:
         """One use; the first one where none is named.
@@ -159,6 +162,7 @@ def bundle_footprint(bundle: Bundle, *, window: int | None = None) -> ModelFootp
         ranges=bundle.sample_prior_ranges,
         window=window,
         file_bytes=sum(len(bundle.files.get(name, b"")) for name in needed),
+        exact=bundle.manifest.exact,
     )
 
 
@@ -205,6 +209,7 @@ def footprint_of(
     ranges: Sequence[PriorRange],
     window: int | None = None,
     file_bytes: int | None = None,
+    exact: bool = False,
 ) -> ModelFootprint:
     """Costs of a model from its pieces; see `bundle_footprint`."""
     items = _window(spec, net, window)
@@ -242,6 +247,7 @@ def footprint_of(
         uses=tuple(uses),
         window_s=None if spec.is_image or not spec.rate_hz else items / spec.rate_hz,
         file_bytes=file_bytes,
+        exact=exact,
     )
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from edgeae.footprint.budget import Budget
 from edgeae.footprint.devices import Device, Range
-from edgeae.footprint.estimate import Estimate, estimate, rss_bytes
-from edgeae.footprint.model import ModelFootprint, UseFootprint
+from edgeae.footprint.estimate import Estimate, engine_of, estimate, rss_bytes
+from edgeae.footprint.model import ModelFootprint, Use, UseFootprint
 from edgeae.footprint.parts import Part
 
 __all__ = ["report_json", "report_lines"]
@@ -18,7 +18,12 @@ _WIDTH = 100
 
 
 def report_json(
-    model: ModelFootprint, devices: Sequence[Device], use: UseFootprint, budget: Budget
+    model: ModelFootprint,
+    devices: Sequence[Device],
+    use: UseFootprint,
+    budget: Budget,
+    *,
+    engine: str = "auto",
 ) -> dict[str, Any]:
     """A model's costs and estimates as JSON-able values.
 
@@ -27,8 +32,9 @@ def report_json(
         devices: where it may run.
         use: what the budget holds for.
         budget: limits per window.
+        engine: on Linux, see `edgeae.footprint.estimate.engine_of`.
     """
-    found = [estimate(model, use, device) for device in devices]
+    found = [estimate(model, use, device, engine=engine) for device in devices]
     return {
         "model": {
             "name": model.name,
@@ -49,9 +55,13 @@ def report_json(
                 "flash_bytes": device.flash_bytes,
                 "ram_bytes": device.ram_bytes,
                 "code_bytes": device.code_bytes,
-                "uses": [_estimate_json(estimate(model, u, device), model) for u in model.uses],
+                "engine": engine_of(model, device, engine),
+                "uses": [
+                    _estimate_json(estimate(model, u, device, engine=engine), model)
+                    for u in model.uses
+                ],
                 "rss_bytes": _rss(model, device),
-                "sources": _sources(model, device),
+                "sources": _sources(model, device, engine),
             }
             for device in devices
         ],
@@ -64,7 +74,12 @@ def report_json(
 
 
 def report_lines(
-    model: ModelFootprint, devices: Sequence[Device], use: UseFootprint, *, sources: bool = True
+    model: ModelFootprint,
+    devices: Sequence[Device],
+    use: UseFootprint,
+    *,
+    engine: str = "auto",
+    sources: bool = True,
 ) -> Iterator[str]:
     """The report as text, line by line.
 
@@ -72,6 +87,7 @@ def report_lines(
         model: what is reported.
         devices: where it may run.
         use: whose layers are listed.
+        engine: on Linux, see `edgeae.footprint.estimate.engine_of`.
         sources: whether to say what the estimates rest on.
     """
     window = "one run" if model.kind == "onnx" else f"windows of {model.window_items:,} items"
@@ -83,12 +99,15 @@ def report_lines(
     yield from _uses_table(model)
     for device in devices:
         yield ""
-        yield from _device_table(model, device)
+        yield from _device_table(model, device, engine)
+    for line in _notes(model, devices):
+        yield ""
+        yield line
     yield ""
     yield from _layers_table(use)
     if sources and devices:
         yield ""
-        yield from _sources_text(model, devices)
+        yield from _sources_text(model, devices, engine)
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -121,11 +140,12 @@ def _uses_table(model: ModelFootprint) -> Iterator[str]:
         )
 
 
-def _device_table(model: ModelFootprint, device: Device) -> Iterator[str]:
+def _device_table(model: ModelFootprint, device: Device, engine: str) -> Iterator[str]:
     memory = f"{_size(device.flash_bytes)} flash, " if device.flash_bytes else ""
     yield (
         f"{device.name}: {device.board}, {device.core}, {device.clock_hz / 1e6:,.0f} MHz, "
         f"{memory}{_size(device.ram_bytes)} RAM"
+        + ("" if device.is_mcu else f", Python, engine {engine_of(model, device, engine)}")
     )
     flash = "flash" if device.is_mcu else "files"
     ram = "RAM" if device.is_mcu else "RSS"
@@ -135,16 +155,26 @@ def _device_table(model: ModelFootprint, device: Device) -> Iterator[str]:
         f"{'µJ: low, typical, high':<26} {load:>5}"
     ).rstrip()
     for use in model.uses:
-        found = estimate(model, use, device)
+        found = estimate(model, use, device, engine=engine)
         share = f"{100 * _load(found, model):5.2g} %" if model.window_s else ""
         yield (
             f"  {use.use.value:<14} {_size(found.flash_bytes):>8} {_size(found.ram_bytes):>8}   "
             f"{_range(found.time_ms):<24} {_range(found.energy_uj):<26} {share:>7}"
             + ("" if found.fits else "  does not fit")
         ).rstrip()
-    native = _rss(model, device)
-    if native is not None:
-        yield f"  without onnxruntime, on the native engine: RSS {_size(native['native'])}"
+
+
+def _notes(model: ModelFootprint, devices: Sequence[Device]) -> Iterator[str]:
+    """What the tables leave out."""
+    bounded = any(use.use is Use.ENCODE_BOUND for use in model.uses)
+    if bounded and any(device.is_mcu for device in devices):
+        yield (
+            "encode-bound on a microcontroller is without the classical mode, whose search takes "
+            "thousands of cycles per sample"
+        )
+    uncounted = sorted({op for p in model.parts if p.host is not None for op in p.host.uncounted})
+    if uncounted:
+        yield f"not counted: the multiplications of {', '.join(uncounted)}"
 
 
 def _layers_table(use: UseFootprint) -> Iterator[str]:
@@ -163,10 +193,10 @@ def _layers_table(use: UseFootprint) -> Iterator[str]:
             ).rstrip()
 
 
-def _sources_text(model: ModelFootprint, devices: Sequence[Device]) -> Iterator[str]:
+def _sources_text(model: ModelFootprint, devices: Sequence[Device], engine: str) -> Iterator[str]:
     for device in devices:
         yield f"what the estimates for {device.name} rest on"
-        for name, source in _sources(model, device).items():
+        for name, source in _sources(model, device, engine).items():
             value = source.get("typical")
             span = "" if value is None else f" {source['low']:g}, {value:g}, {source['high']:g}"
             text = f"{name}{span} ({source['basis']}): {source['source']}"
@@ -238,11 +268,11 @@ def _estimate_json(found: Estimate, model: ModelFootprint) -> dict[str, Any]:
     }
 
 
-def _sources(model: ModelFootprint, device: Device) -> dict[str, dict[str, Any]]:
+def _sources(model: ModelFootprint, device: Device, engine: str) -> dict[str, dict[str, Any]]:
     """What the estimates of all uses rest on."""
     found: dict[str, dict[str, Any]] = {}
     for use in model.uses:
-        for name, anchor in estimate(model, use, device).sources.items():
+        for name, anchor in estimate(model, use, device, engine=engine).sources.items():
             found[name] = {**vars(anchor.value), "basis": anchor.basis, "source": anchor.source}
     if device.is_mcu:
         found[f"{device.code_bytes:,} bytes of code"] = {
