@@ -93,6 +93,7 @@ class DyadicConv(nn.Module):
         n_out: output channels O.
         kernel: taps per dimension.
         stride: step per dimension.
+        dilation: distance between taps, per dimension.
         padding: zeros added left and right of each dimension (``None``: same size at stride 1).
         bits: bits of the output's integers.
         relu: clip at zero; the output's integers are then unsigned.
@@ -112,15 +113,17 @@ class DyadicConv(nn.Module):
         *,
         kernel: int = 1,
         stride: int = 1,
+        dilation: int = 1,
         padding: tuple[int, int] | None = None,
         bits: int = 10,
         relu: bool = True,
         weight_bits: int = WEIGHT_BITS,
     ) -> None:
         super().__init__()
-        self.dims, self.kernel, self.stride = dims, kernel, stride
-        left = (kernel - stride + 1) // 2 if stride > 1 else (kernel - 1) // 2
-        right = kernel - stride - left if stride > 1 else kernel - 1 - left
+        self.dims, self.kernel, self.stride, self.dilation = dims, kernel, stride, dilation
+        reach = (kernel - 1) * dilation
+        left = (reach - stride + 2) // 2 if stride > 1 else reach // 2
+        right = reach + 1 - stride - left if stride > 1 else reach - left
         self.padding = (max(left, 0), max(right, 0)) if padding is None else padding
         self.bits, self.relu, self.weight_bits = bits, relu, weight_bits
         shape = (n_out, n_in, *([kernel] * dims))
@@ -158,12 +161,10 @@ class DyadicConv(nn.Module):
     # -- forward ---------------------------------------------------------------------------
     def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         left, right = self.padding
-        if left == right:
-            conv = F.conv1d if self.dims == 1 else F.conv2d
-            return conv(x, weight, bias, stride=self.stride, padding=left)
-        x = F.pad(x, (left, right) * self.dims)
         conv = F.conv1d if self.dims == 1 else F.conv2d
-        return conv(x, weight, bias, stride=self.stride)
+        if left != right:
+            x, left = F.pad(x, (left, right) * self.dims), 0
+        return conv(x, weight, bias, stride=self.stride, padding=left, dilation=self.dilation)
 
     def reach(self) -> Tensor:
         """Largest magnitude that each output's sum can take, [O], in output units."""
