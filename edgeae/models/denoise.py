@@ -251,7 +251,7 @@ class ImageNet(nn.Module):
         self.last.fixed_exponent = SCALE + FINE
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
-        """x: grey levels [N, C, H, W], H and W even; sigma: grey levels [N]; returns the shape of x."""
+        """x: grey levels [N, C, H, W], H and W even; sigma: grey levels [N]; returns x's shape."""
         h = F.pixel_unshuffle(x, 2) * 2.0**-SCALE
         if self.spec.sigma:
             if sigma is None:
