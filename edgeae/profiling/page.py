@@ -31,7 +31,8 @@ svg text{font-size:11.5px;fill:var(--faint)} .bar{fill:var(--ours)}
 .axis{stroke:var(--line);fill:none} .mark{stroke:var(--mark);fill:none;stroke-dasharray:3 3}
 .line{stroke:var(--ours);stroke-width:1.8;fill:none}
 .s0{fill:#3b82f6}.s1{fill:#f59e0b}.s2{fill:#10b981}.s3{fill:#8b5cf6}.s4{fill:#ef4444}
-.s5{fill:#14b8a6}.s6{fill:#a3a3a3}.s7{fill:#ec4899}
+.s5{fill:#06b6d4}.s6{fill:#a16207}.s7{fill:#ec4899}.s8{fill:#84cc16}.s9{fill:#6366f1}
+.s10{fill:#fda4af}.s11{fill:#0f766e}.rest{fill:#a3a3a3} .narrow{max-width:500px}
 pre{background:var(--panel);border-radius:8px;padding:14px 16px;overflow-x:auto;font-size:12.5px;
 line-height:1.45;font-family:ui-monospace,'SF Mono',Menlo,Consolas,monospace}
 """
@@ -86,9 +87,8 @@ def _sections(profile: Profile) -> Iterator[str]:
         if kib is not None
     ]
     if points:
-        yield "<h2>Memory</h2>\n<div class=grid>"
+        yield "<h2>Memory</h2>"
         yield _memory(points, data["growth"])
-        yield "</div>"
     text = html.escape("\n".join(lines_of(profile)))
     yield f"<h2>All figures</h2>\n<pre>{text}</pre>"
 
@@ -104,5 +104,7 @@ def _histogram(row: Mapping[str, Any]) -> str:
 
 def _memory(points: list[tuple[float, float]], growth: Mapping[str, Any]) -> str:
     title = f"Resident memory over {growth['n_frames']:,} frames"
+    if growth["growth_kib"] is not None:
+        title += f": {growth['growth_kib']:+,} KiB"
     plot = line_plot(points, "MiB", title)
-    return f"<figure><figcaption>{title}</figcaption>{plot}</figure>"
+    return f"<figure class=narrow><figcaption>{title}</figcaption>{plot}</figure>"

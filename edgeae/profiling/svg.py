@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ __all__ = ["bars", "histogram_plot", "line_plot", "us"]
 _WIDTH, _HEIGHT = 460, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 30
 _BAR_HEIGHT, _BAR_GAP = 22, 10
+_N_COLOURS = 12
 
 
 def histogram_plot(
@@ -44,8 +46,13 @@ def histogram_plot(
             )
     for number, (name, value) in enumerate(marks):
         parts.append(f'<path class=mark d="M{x(value):.1f} {_TOP}V{y(0):.1f}"/>')
+        if x(value) < _WIDTH - 50:
+            words_at, anchor = x(value) + 3, "start"
+        else:
+            words_at, anchor = x(value) - 3, "end"
         parts.append(
-            f'<text x="{x(value) + 3:.1f}" y="{_TOP + 9 + 12 * number}">{html.escape(name)}</text>'
+            f'<text x="{words_at:.1f}" y="{_TOP + 9 + 12 * number}" text-anchor={anchor}>'
+            f"{html.escape(name)}</text>"
         )
     for value in _log_ticks(edges[0], edges[-1]):
         parts.append(
@@ -83,6 +90,8 @@ def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], words: str) ->
     """One stacked bar per row, as wide as its sum: name, then (part, value in microseconds)."""
     longest = max(sum(value for _, value in parts) for _, parts in rows) or 1.0
     names = list(dict.fromkeys(name for _, parts in rows for name, _ in parts))
+    colours = (f"s{number % _N_COLOURS}" for number in itertools.count())
+    kinds = {name: "rest" if name == "rest" else next(colours) for name in names}
     left, width = 130, 900
     inner = width - left - 80
     drawn = []
@@ -93,7 +102,7 @@ def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], words: str) ->
         for name, value in parts:
             wide = inner * max(value, 0.0) / longest
             drawn.append(
-                f'<rect class=s{names.index(name) % 8} x="{at:.1f}" y="{top}" '
+                f'<rect class={kinds[name]} x="{at:.1f}" y="{top}" '
                 f'width="{wide:.1f}" height="{_BAR_HEIGHT}"><title>{html.escape(name)} '
                 f"{us(value)}</title></rect>"
             )
@@ -103,7 +112,7 @@ def bars(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]], words: str) ->
     bottom = _TOP + len(rows) * (_BAR_HEIGHT + _BAR_GAP) + 8
     for number, name in enumerate(names):
         x, y = left + (number % 3) * 255, bottom + (number // 3) * 18
-        drawn.append(f'<rect class=s{number % 8} x="{x}" y="{y}" width="11" height="11"/>')
+        drawn.append(f'<rect class={kinds[name]} x="{x}" y="{y}" width="11" height="11"/>')
         drawn.append(f'<text x="{x + 16}" y="{y + 10}">{html.escape(name)}</text>')
     height = bottom + 18 * (1 + (len(names) - 1) // 3) + 6
     return _svg(height, drawn, words, width)
