@@ -386,6 +386,20 @@ static int inside(int64_t last, int64_t size, size_t item)
     return last >= 0 && last < size / (int64_t)item;
 }
 
+/* Whether a nest of loops makes no more steps than there are places: what is written is written
+ * once, so more is a mistake, and could take for ever. */
+static int is_short(const int32_t *n, int dims, int64_t size, size_t item)
+{
+    int64_t steps = 1;
+    int i;
+    for (i = 0; i < dims; i++) {
+        if (n[i] < 1 || steps > size / n[i])
+            return 0;
+        steps *= n[i];
+    }
+    return steps <= size / (int64_t)item;
+}
+
 /* Whether the constants hold n items of 4 bytes (or of `item` bytes) there. */
 static int has_constants(const eae_program *p, int32_t at, int64_t n, size_t item, int32_t align)
 {
@@ -404,7 +418,7 @@ static const char *check_conv(const eae_program *p, const int32_t *w, size_t ite
     int64_t source = last_place(w[CONV_SRC], n, from, 2), target = last_place(w[CONV_DST], n, to, 2);
     const int32_t *table;
     int32_t i;
-    if (source < 0 || target < 0 || (int64_t)n[0] * n[1] > INT32_MAX)
+    if (source < 0 || target < 0 || !is_short(n, 2, arena, item))
         return "a convolution's loops are out of range";
     if (w[CONV_SEGMENTS] < 1 || w[CONV_LENGTH] < 1 || w[CONV_BLOCKS] < 1 || w[CONV_WIDE] < 0 ||
         w[CONV_WIDE] > 1 || w[CONV_SEGMENTS] > (1 << 16) || w[CONV_LENGTH] > (1 << 24) ||
@@ -464,7 +478,8 @@ static const char *check_step(const eae_program *p, const int32_t *w, int32_t le
             !inside(
                 last_place(w[IN_SRC], w + IN_N, w + IN_S, 3), per_run * p->n_in * 4,
                 sizeof(float)) ||
-            !inside(last_place(w[IN_DST], w + IN_N, w + IN_D, 3), arena, item))
+            !inside(last_place(w[IN_DST], w + IN_N, w + IN_D, 3), arena, item) ||
+            !is_short(w + IN_N, 3, arena, item))
             return "the input lies outside its place";
         if (!has_constants(
                 p, w[IN_AFFINE], 2 * (int64_t)(w[IN_PER_CHANNEL] ? w[IN_N] : 1), 4, 4))
@@ -480,7 +495,8 @@ static const char *check_step(const eae_program *p, const int32_t *w, int32_t le
                 w[OUT_WIDE] ? sizeof(int32_t) : item) ||
             !inside(
                 last_place(w[OUT_DST], w + OUT_N, w + OUT_D, 3), per_run * p->n_out * 4,
-                sizeof(float)))
+                sizeof(float)) ||
+            !is_short(w + OUT_N, 3, per_run * p->n_out * 4, sizeof(float)))
             return "the output lies outside its place";
         if (!has_constants(
                 p, w[OUT_AFFINE], 2 * (int64_t)(w[OUT_PER_CHANNEL] ? w[OUT_N] : 1), 4, 4))
@@ -489,7 +505,8 @@ static const char *check_step(const eae_program *p, const int32_t *w, int32_t le
     case EAE_STEP_COPY:
         if (length != COPY_END ||
             !inside(last_place(w[COPY_SRC], w + COPY_N, w + COPY_S, EAE_MAX_DIMS), arena, item) ||
-            !inside(last_place(w[COPY_DST], w + COPY_N, w + COPY_D, EAE_MAX_DIMS), arena, item))
+            !inside(last_place(w[COPY_DST], w + COPY_N, w + COPY_D, EAE_MAX_DIMS), arena, item) ||
+            !is_short(w + COPY_N, EAE_MAX_DIMS, arena, item))
             return "a copy lies outside the arena";
         return NULL;
     case EAE_STEP_ZERO:
@@ -498,7 +515,7 @@ static const char *check_step(const eae_program *p, const int32_t *w, int32_t le
                 last_place(
                     (int64_t)w[ZERO_DST] + w[ZERO_LENGTH] - 1, w + ZERO_N, w + ZERO_STRIDE, 1),
                 arena, item) ||
-            w[ZERO_DST] < 0)
+            w[ZERO_DST] < 0 || !is_short(w + ZERO_N, 1, arena / w[ZERO_LENGTH], item))
             return "a border lies outside the arena";
         return NULL;
     case EAE_STEP_CONV:
@@ -507,7 +524,8 @@ static const char *check_step(const eae_program *p, const int32_t *w, int32_t le
         if (length != ADD_END ||
             !inside(last_place(w[ADD_A], w + ADD_N, w + ADD_SA, 3), arena, item) ||
             !inside(last_place(w[ADD_B], w + ADD_N, w + ADD_SB, 3), arena, item) ||
-            !inside(last_place(w[ADD_DST], w + ADD_N, w + ADD_D, 3), arena, item))
+            !inside(last_place(w[ADD_DST], w + ADD_N, w + ADD_D, 3), arena, item) ||
+            !is_short(w + ADD_N, 3, arena, item))
             return "a sum lies outside the arena";
         if (!p->is_float &&
             (w[ADD_LEFT_A] < 0 || w[ADD_LEFT_A] > 15 || w[ADD_LEFT_B] < 0 || w[ADD_LEFT_B] > 15 ||

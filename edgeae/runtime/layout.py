@@ -512,8 +512,9 @@ class _Layout:
             ]
             runs = runs.reshape(n_out, kh * kw, n_in)
         stride = block.stride[1] * column
-        merge = 1
-        if contiguous and block.shape[2] > 1 and not self.in_rows and stride > 0:
+        merge = 1  # in a float net, idle lanes would multiply what is not set, maybe NaN, by zero
+        exact = not self.program.is_float
+        if exact and contiguous and block.shape[2] > 1 and not self.in_rows and stride > 0:
             merge = _best_merge(buffer, runs.shape[2], stride, block.shape[2])
         steps = -(-block.shape[2] // merge)
         if merge > 1:
