@@ -28,6 +28,7 @@ from typing import Any
 from edgeae.errors import ConfigError
 from edgeae.footprint.budget import Budget
 from edgeae.footprint.devices import load_device
+from edgeae.train.denoise_recipe import DenoiseRecipe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -59,6 +60,7 @@ MAX_PRIOR_LAYERS = 8
 MAX_OFFSET = 4096
 MAX_WINDOW = 1 << 16
 MAX_STEP = 1 << 14
+TASKS = ("codec", "denoise")
 TINY = 1e-12
 
 
@@ -270,11 +272,18 @@ class Recipe:
     train: TrainRecipe = field(default_factory=TrainRecipe)
     quantize: QuantizeRecipe = field(default_factory=QuantizeRecipe)
     budgets: BudgetRecipe = field(default_factory=BudgetRecipe)
+    denoise: DenoiseRecipe | None = None
 
     def __post_init__(self) -> None:
         """Check what no single field can tell."""
-        if self.task != "codec":
-            raise ConfigError(f"task is {self.task!r}; this version trains 'codec'")
+        if self.task not in TASKS:
+            raise ConfigError(f"task is {self.task!r}; this version trains {' and '.join(TASKS)}")
+        if (self.task == "denoise") != (self.denoise is not None):
+            raise ConfigError(
+                "task = 'denoise' and the table [denoise] belong together: one is there alone"
+            )
+        if self.denoise is not None:
+            return
         families = ("conv1d", "conv2d", "dense", "tutorial", "none")
         if self.model.family not in families:
             raise ConfigError(f"model.family is {self.model.family!r}, expected one of {families}")
@@ -388,7 +397,7 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
         raise ConfigError(f"{where} is {value!r}, expected {kind.__name__}")
     if kind is float and not math.isfinite(value):
         raise ConfigError(f"{where} is {value!r}, expected a finite number")
-    if kind in (int, float) and value < 0:
+    if kind in (int, float) and value < 0 and "snr_db" not in where:
         raise ConfigError(f"{where} is {value!r}, expected a number that is not negative")
     return value
 
