@@ -157,6 +157,27 @@ def test_space_to_depth_slice_and_transpose() -> None:
         )
 
 
+def test_causal_convolution_through_pad() -> None:
+    """Zeros on the left alone, dilated taps, and a residual: what a streaming net is made of."""
+    rng = np.random.default_rng(7)
+    g = GraphMaker(rng, [5, None])
+    for dilation in (1, 2, 4):
+        before, peak = g.x, g.peak
+        pads = g.constant(np.array([0, 0, 2 * dilation, 0, 0, 0]))
+        g.node("Pad", g.x, pads)
+        g.layer(5, (3,), dilations=[dilation])
+        g.node("Add", before, g.x)
+        g.peak += peak
+        g.rounded(False, 11)
+    graph = g.model(3)
+    session = open_session(graph, name="g.onnx")
+    for clone in clones():
+        for t in (20, 64):
+            x = _signal(rng, (2, 5, t))
+            net = open_native(graph, exact=True, clone=clone)
+            np.testing.assert_array_equal(net.run(x), session.run(x))
+
+
 @pytest.mark.parametrize("clone", clones())
 def test_float_nets_agree_closely(clone: str) -> None:
     rng = np.random.default_rng(8)

@@ -3,8 +3,8 @@
 ::
 
     golden vectors → certificate from the graphs, input ranges → int64 engine = onnxruntime at every
-    optimisation level, 1 and 2 threads, batch 1/7/64 = torch → prior graphs = integer nets →
-    C coder = Python coder → round trips in every promise
+    optimisation level, 1 and 2 threads, batch 1/7/64 = native kernels = torch → prior graphs =
+    integer nets → C coder = Python coder → round trips in every promise
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from edgeae.exporting.certificate import NotDyadicError, certify
 from edgeae.exporting.integers import run_integers
 from edgeae.runtime.bundle import Bundle, read_arrays
 from edgeae.runtime.causal import CausalNet
+from edgeae.runtime.native_net import clones, open_native
 from edgeae.runtime.session import OPTIMIZATION_LEVELS, GraphSession, open_session
 from edgeae.runtime.transform import MAX_INPUT
+from edgeae.runtime.views import UnsupportedGraphError
 from edgeae.tasks.stream import decode, encode
 
 __all__ = ["Check", "probe_windows", "verify_bundle"]
@@ -99,6 +101,7 @@ def verify_bundle(
         )
         if exact:
             yield _guarded(f"{name}: int64 engine = onnxruntime", partial(_integers, model, x))
+            yield _guarded(f"{name}: native = onnxruntime", partial(_native, model, x))
             yield _guarded(f"{name}: torch = onnxruntime", partial(_torch, model, x))
         plain = graphs.get(_plain(name), model)
         if plain is not model:
@@ -289,6 +292,25 @@ def _integers(model: onnx.ModelProto, x: Array) -> tuple[bool, str]:
         reference, np.rint(reference)
     )
     return equal, f"{len(x)} windows: " + ("equal" if equal else "the engines differ")
+
+
+def _native(model: onnx.ModelProto, x: Array) -> tuple[bool | None, str]:
+    """Our own kernels, in every instruction set of this machine."""
+    names, graph = clones(), model.SerializeToString()
+    if not names:
+        return None, "the C extension is not built"
+    try:
+        nets = [open_native(graph, name=model.graph.name, exact=True, clone=n) for n in names]
+    except UnsupportedGraphError as error:
+        return None, str(error)
+    reference, differing = _open(model).run(x), []
+    for net in nets:
+        for batch in BATCHES:
+            got = np.concatenate([net.run(x[i : i + batch]) for i in range(0, len(x), batch)])
+            if not np.array_equal(got, reference):
+                differing.append(f"{net.clone} in batches of {batch}")
+    detail = f"{len(x)} windows on {', '.join(names)}: "
+    return not differing, detail + (", ".join(differing) + " differ" if differing else "equal bits")
 
 
 def _torch(model: onnx.ModelProto, x: Array) -> tuple[bool | None, str]:

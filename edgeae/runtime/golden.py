@@ -30,6 +30,7 @@ from edgeae.errors import EdgeAEError, ModelError
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.bundle_files import pack_arrays, read_arrays
 from edgeae.runtime.latent_prior import decode_latents, encode_latents, step_condition
+from edgeae.runtime.native_net import clones
 from edgeae.runtime.sample_prior import decode_samples, encode_samples
 from edgeae.runtime.transform import analyse, symbolize, synthesise
 
@@ -83,7 +84,7 @@ def self_test(bundle: Bundle) -> tuple[str, ...]:
 
 
 def cached_self_test(bundle: Bundle, *, force: bool = False) -> tuple[str, ...]:
-    """Like ``self_test``, but once per model, machine and package versions."""
+    """Like ``self_test``, but once per model, engine, machine and package versions."""
     mark = cache_folder() / "selftest" / _machine_key(bundle)
     if mark.is_file() and not force:
         return ()
@@ -174,6 +175,7 @@ def _decode_again(bundle: Bundle, golden: dict[str, NDArray[Any]]) -> list[str]:
 def _machine_key(bundle: Bundle) -> str:
     parts = [bundle.fingerprint.hex(), str(bundle.manifest.raw["sha256"])]
     parts += [platform.node(), platform.machine(), platform.processor(), platform.python_version()]
+    parts += [bundle.engine, str(bundle.threads), *clones()]
     for package in ("edgeae", "numpy", "onnxruntime"):
         try:
             parts.append(metadata.version(package))

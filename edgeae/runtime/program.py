@@ -97,6 +97,7 @@ class _Held:
         wide: whether they are int32.
         scale: factor per channel that only the output may still have, with ``offset``.
         offset: see ``scale``.
+        pads: zeros above, below, left and right, which only a convolution may read.
     """
 
     view: View
@@ -105,6 +106,7 @@ class _Held:
     wide: bool = False
     scale: Array | None = None
     offset: Array | None = None
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     @property
     def plain(self) -> bool:
@@ -235,6 +237,8 @@ class _Walk:
         if target.name in self.quantized or target.name not in self.values:
             raise UnsupportedGraphError(f"the output {target.name!r} is no plain number")
         held = self._hold(self.values[target.name], last=True)
+        if any(held.pads):
+            raise UnsupportedGraphError(f"the output {target.name!r} is padded")
         return NetProgram(
             is_float=not self.exact,
             input_shape=self.shape,
@@ -350,7 +354,7 @@ class _Walk:
         self.blocks.append(value.make(tail))
         return _Held(view=view, exponents=value.exponents, peak=float(LIMIT), wide=True)
 
-    def _layer(self, name: str) -> _Held:
+    def _layer(self, name: str, *, padded: bool = False) -> _Held:
         """A tensor that a layer reads."""
         if name in self.quantized:
             raise UnsupportedGraphError(f"{name} is quantized and not dequantized")
@@ -358,6 +362,8 @@ class _Walk:
         self.values[name] = held
         if not held.plain:
             raise UnsupportedGraphError(f"{name} is scaled by channel before a layer reads it")
+        if any(held.pads) and not padded:
+            raise UnsupportedGraphError(f"{name} is padded, and no convolution reads it")
         return held
 
     # -- nodes -------------------------------------------------------------------------------------
@@ -374,6 +380,8 @@ class _Walk:
                 self.quantized[node.outputs[0]] = self.quantized[node.inputs[0]]
             held = self._hold(self.values[node.inputs[0]])
             self.values[node.inputs[0]] = held
+            if any(held.pads):
+                raise UnsupportedGraphError(f"{_called(node)}: after a Pad")
             return replace(held, view=self._moved(node, held))
         if any(name in self.quantized for name in node.inputs):
             raise UnsupportedGraphError(f"{_called(node)}: works on quantized numbers")
@@ -387,6 +395,8 @@ class _Walk:
                 return self._sum(self._layer(names[0]), self._layer(names[1]))
         if op == "Concat":
             return self._concat(node)
+        if op == "Pad":
+            return self._padded(node)
         if op == "Identity":
             return self.values[node.inputs[0]]
         if op in ("Relu", "Clip", "Round", "QuantizeLinear"):
@@ -397,8 +407,8 @@ class _Walk:
         """ReLU, Clip, Round and QuantizeLinear: they join the sum before them where they can."""
         value = self.values[node.inputs[0]]
         if isinstance(value, _Held):
-            if not value.plain:
-                raise UnsupportedGraphError(f"{_called(node)}: after a scaling by channel")
+            if not value.plain or any(value.pads):
+                raise UnsupportedGraphError(f"{_called(node)}: after a scaling by channel, or Pad")
             value = self._sum(value, None)
         if node.op == "Relu":
             return _clipped(value, 0.0, np.inf)
@@ -424,6 +434,8 @@ class _Walk:
         constant = self.compiler.constants[node.inputs[1 if name == node.inputs[0] else 0]]
         if op in ("Sub", "Div") and name != node.inputs[0]:
             raise UnsupportedGraphError(f"{_called(node)}: the constant comes first")
+        if isinstance(value, _Held) and any(value.pads):
+            raise UnsupportedGraphError(f"{_called(node)}: after a Pad")
         rank = value.rank if isinstance(value, _Pending) else len(value.view.axes)
         if isinstance(value, _Pending):
             changed = self._pending_affine(value, op, constant)
@@ -474,7 +486,7 @@ class _Walk:
 
     def _product(self, node: OnnxNode) -> _Pending:
         """Conv, Gemm or MatMul with constant weights."""
-        x = self._layer(node.inputs[0])
+        x = self._layer(node.inputs[0], padded=node.op == "Conv")
         shape = x.view.shape
         weight: Array
         bias: Array
@@ -497,6 +509,7 @@ class _Walk:
         dilations = [1] * (2 - dims) + list(given.get("dilations", [1] * dims))
         pads = list(given.get("pads", [0] * 2 * dims))
         pads = [0] * (2 - dims) + pads[:dims] + [0] * (2 - dims) + pads[dims:]
+        pads = [a + x.pads[i] for a, i in zip(pads, (0, 2, 1, 3), strict=True)]
         kernel = (*([1] * (2 - dims)), *weight.shape[2:])
         size = (*([1] * (2 - dims)), *shape[1:])
         if min(*strides, *dilations) < 1 or min(pads) < 0:
@@ -606,6 +619,22 @@ class _Walk:
         view = whole_view(len(self.blocks), shape, rank)
         self.blocks.append(ConcatBlock(shape=shape, sources=tuple(p.view for p in even)))
         return _Held(view=view, exponents=np.array([finest]), peak=max(float(p.peak) for p in even))
+
+    def _padded(self, node: OnnxNode) -> _Held:
+        """Zeros around a tensor, for the convolution that reads it."""
+        held = self._layer(node.inputs[0], padded=True)
+        rank = len(held.view.axes) + 1
+        pads = self.compiler.constant(node, 1).reshape(-1).tolist()
+        value = self.compiler.constant(node, 2) if len(node.inputs) > 2 and node.inputs[2] else 0
+        mode = _text(node.attributes.get("mode", "constant"))
+        if mode != "constant" or np.any(value) or len(node.inputs) > 3 or len(pads) != 2 * rank:
+            raise UnsupportedGraphError(f"{_called(node)}: other than zeros around all axes")
+        before, after = pads[:rank], pads[rank:]
+        if any(before[:2]) or any(after[:2]) or min(pads) < 0 or rank < 3:
+            raise UnsupportedGraphError(f"{_called(node)}: of the batch or of channels, or a cut")
+        top, bottom = (before[2], after[2]) if rank == 4 else (0, 0)
+        a, b, c, d = held.pads
+        return replace(held, pads=(a + top, b + bottom, c + before[rank - 1], d + after[rank - 1]))
 
     def _finer(self, held: _Held, exponent: int) -> _Held:
         return self._hold(replace(self._sum(held, None), target=exponent))
