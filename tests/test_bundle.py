@@ -81,7 +81,7 @@ def test_the_model_card_may_be_edited(bundle, tmp_path):
         (lambda m: m.pop("codec"), "sha256 does not fit"),
         (lambda m: m.update(format="zip"), "expected"),
         (lambda m: m.update(version="1"), "version"),
-        (lambda m: m.update(task="denoise"), "task"),
+        (lambda m: m.update(task="detect"), "task"),
     ],
 )
 def test_a_changed_manifest_is_refused(bundle, tmp_path, change, message):

@@ -34,7 +34,7 @@ from edgeae.exporting.dyadic_graph import (
     read_constants,
 )
 
-__all__ = ["LayerCertificate", "NotDyadicError", "certify"]
+__all__ = ["LayerCertificate", "NotDyadicError", "certify", "input_peaks"]
 
 LIMIT = 2.0**24
 LIMIT_BITS = 24
@@ -89,8 +89,8 @@ def certify(model: onnx.ModelProto) -> list[LayerCertificate]:
     """Prove that a graph is exact in float32.
 
     Args:
-        model: a graph with one input, whose integers are bounded by metadata
-            ``edgeae.input_peak``.
+        model: a graph whose first input's integers are bounded by metadata
+            ``edgeae.input_peak``, those of an input NAME by ``edgeae.input_peak.NAME``.
 
     Returns:
         One entry per summing node.
@@ -102,8 +102,8 @@ def certify(model: onnx.ModelProto) -> list[LayerCertificate]:
     """
     constants = read_constants(model)
     walk = _Walk(constants, _ranks(model), _signed_weights(model))
-    source = model.graph.input[0].name
-    walk.values[source] = _Bounded(np.zeros(1, np.int64), np.array([_input_peak(model)]))
+    for name, peak in input_peaks(model).items():
+        walk.values[name] = _Bounded(np.zeros(1, np.int64), np.array([peak]))
     for node in model.graph.node:
         if node.output[0] in constants:
             continue
@@ -118,11 +118,22 @@ def certify(model: onnx.ModelProto) -> list[LayerCertificate]:
     return walk.found
 
 
-def _input_peak(model: onnx.ModelProto) -> float:
-    for prop in model.metadata_props:
-        if prop.key == "edgeae.input_peak":
-            return float(prop.value)
-    raise NotDyadicError("the graph does not state its input's range (metadata edgeae.input_peak)")
+def input_peaks(model: onnx.ModelProto) -> dict[str, float]:
+    """The range that a graph states for the integers of each input.
+
+    Raises:
+        NotDyadicError: it states none for an input.
+    """
+    stated = {prop.key: prop.value for prop in model.metadata_props}
+    peaks = {}
+    for number, source in enumerate(model.graph.input):
+        key = f"edgeae.input_peak.{source.name}"
+        found = stated.get(key) or (stated.get("edgeae.input_peak") if number == 0 else None)
+        if found is None:
+            key = key if number else "edgeae.input_peak"
+            raise NotDyadicError(f"the graph does not state its input's range (metadata {key})")
+        peaks[source.name] = float(found)
+    return peaks
 
 
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
@@ -338,5 +349,14 @@ class _Walk:
 
 
 _MOVES = frozenset(
-    ("Reshape", "Transpose", "DepthToSpace", "Flatten", "Squeeze", "Unsqueeze", "Resize")
+    (
+        "Reshape",
+        "Transpose",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Resize",
+    )
 )

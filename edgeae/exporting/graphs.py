@@ -24,7 +24,14 @@ from edgeae.models.transforms import LATENT_PEAK, AnalysisNet, SynthesisNet
 from edgeae.runtime.causal import CausalLayer, CausalNet
 from edgeae.runtime.transform import MAX_INPUT
 
-__all__ = ["OPSET", "GraphWriter", "analysis_graph", "causal_graph", "synthesis_graph"]
+__all__ = [
+    "OPSET",
+    "GraphWriter",
+    "analysis_graph",
+    "causal_graph",
+    "synthesis_graph",
+    "write_layer",
+]
 
 OPSET = 17
 IR_VERSION = 8
@@ -73,6 +80,12 @@ class GraphWriter:
         """Reshape; 0 keeps an axis, -1 takes what is left."""
         return self.node("Reshape", [x, self.constant(f"{name}_shape", np.array(shape))], name)
 
+    def shuffled(self, x: str, name: str, channels: int, factor: int) -> str:
+        """Pixel shuffle of a series: [N, C * F, T] to [N, C, T * F]."""
+        x = self.reshape(x, f"{name}_split", [0, channels, factor, -1])
+        x = self.node("Transpose", [x], f"{name}_swap", perm=[0, 1, 3, 2])
+        return self.reshape(x, name, [0, channels, -1])
+
     def model(
         self,
         graph_name: str,
@@ -81,11 +94,21 @@ class GraphWriter:
         metadata: Mapping[str, str],
     ) -> onnx.ModelProto:
         """The checked model of what was collected; metadata keys go after ``edgeae.``."""
+        return self.model_of_many(graph_name, [source], [target], metadata)
+
+    def model_of_many(
+        self,
+        graph_name: str,
+        sources: Sequence[tuple[str, Sequence[int | str]]],
+        targets: Sequence[tuple[str, Sequence[int | str]]],
+        metadata: Mapping[str, str],
+    ) -> onnx.ModelProto:
+        """Likewise, with several inputs and outputs."""
         graph = helper.make_graph(
             self.nodes,
             graph_name,
-            [helper.make_tensor_value_info(source[0], TensorProto.FLOAT, list(source[1]))],
-            [helper.make_tensor_value_info(target[0], TensorProto.FLOAT, list(target[1]))],
+            [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in sources],
+            [helper.make_tensor_value_info(n, TensorProto.FLOAT, list(s)) for n, s in targets],
             self.constants,
         )
         model = helper.make_model(
@@ -97,16 +120,39 @@ class GraphWriter:
         return model
 
 
-def _layer(g: GraphWriter, layer: DyadicConv, x: str, name: str) -> str:
+def write_layer(
+    g: GraphWriter,
+    layer: DyadicConv,
+    x: str,
+    name: str,
+    *,
+    negate: bool = False,
+    order: npt.NDArray[np.int64] | None = None,
+) -> str:
+    """Write a layer on integers; its output's name.
+
+    Args:
+        g: where to write.
+        layer: quantized, and connected.
+        x: its input, integers on the layer's input grid.
+        name: of the output.
+        negate: write the layer with the opposite sign; its output's range must be symmetric.
+        order: for each channel of ``x``, which of the layer's input channels it is; None: its own.
+    """
     ints = layer.integers()
     grid = layer.out_grid
     # the input is integers: a sum of weight * input integers is worth 2^-(exponent + in_exponent)
     shift = ints.exponent + int(layer.in_exponent) - grid.exponent
-    weight = g.weights(f"{name}_weight", ints.weight, shift)
+    sign = -1 if negate else 1
+    integers = ints.weight if order is None else ints.weight[:, order]
+    weight = g.weights(f"{name}_weight", sign * integers, shift)
     bias = g.constant(
-        f"{name}_bias", (ints.bias * np.exp2(-shift.astype(np.float64))).astype(np.float32)
+        f"{name}_bias", (sign * ints.bias * np.exp2(-shift.astype(np.float64))).astype(np.float32)
     )
     left, right = layer.padding
+    apart: dict[str, Any] = {}
+    if layer.dilation != 1:
+        apart["dilations"] = [layer.dilation] * layer.dims
     conv = g.node(
         "Conv",
         [x, weight, bias],
@@ -114,6 +160,7 @@ def _layer(g: GraphWriter, layer: DyadicConv, x: str, name: str) -> str:
         kernel_shape=[layer.kernel] * layer.dims,
         strides=[layer.stride] * layer.dims,
         pads=[left] * layer.dims + [right] * layer.dims,
+        **apart,
     )
     return g.requantized(conv, name, grid.lo, grid.hi)
 
@@ -128,7 +175,7 @@ def analysis_graph(net: AnalysisNet, metadata: Mapping[str, str]) -> onnx.ModelP
     x = g.requantized(x, "input", -peak, peak)
     for i, layer in enumerate(net.layers):
         last = i == len(net.layers) - 1
-        x = _layer(g, layer, x, "latent" if last else f"layer{i}")
+        x = write_layer(g, layer, x, "latent" if last else f"layer{i}")
     space: list[int | str] = ["T"] if spec.dims == 1 else ["H", "W"]
     steps: list[int | str] = ["S"] if spec.dims == 1 else ["h", "w"]
     return g.model(
@@ -145,17 +192,14 @@ def synthesis_graph(net: SynthesisNet, metadata: Mapping[str, str]) -> onnx.Mode
     g = GraphWriter()
     x = "latent"
     for i, (layer, factor) in enumerate(zip(net.layers, net.factors, strict=True)):
-        x = _layer(g, layer, x, f"layer{i}")
+        x = write_layer(g, layer, x, f"layer{i}")
         if factor == 1:
             continue
         name = f"shuffle{i}"
         if spec.dims == 2:
             x = g.node("DepthToSpace", [x], name, blocksize=factor, mode="CRD")
             continue
-        channels = layer.weight.shape[0] // factor
-        x = g.reshape(x, f"{name}_split", [0, channels, factor, -1])
-        x = g.node("Transpose", [x], f"{name}_swap", perm=[0, 1, 3, 2])
-        x = g.reshape(x, name, [0, channels, -1])
+        x = g.shuffled(x, name, layer.weight.shape[0] // factor, factor)
     x = g.node("Mul", [x, g.constant("unit", net.unit.numpy())], "scaled")
     g.node("Add", [x, g.constant("center", net.center.numpy())], "signal")
     space: list[int | str] = ["T"] if spec.dims == 1 else ["H", "W"]

@@ -20,7 +20,7 @@ from edgeae.exporting.dyadic_graph import (
     read_constants,
 )
 
-__all__ = ["run_integers"]
+__all__ = ["run_integers", "run_integers_of"]
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -68,15 +68,35 @@ def run_integers(model: onnx.ModelProto, values: Array) -> Ints:
     Raises:
         NotDyadicError: an operator this engine does not know, or an output that is not integers.
     """
+    (found,) = run_integers_of(model, {model.graph.input[0].name: values})
+    return found
+
+
+def run_integers_of(model: onnx.ModelProto, feed: Mapping[str, Array]) -> list[Ints]:
+    """Likewise for a graph of several inputs and outputs.
+
+    Args:
+        feed: the integers of each input.
+        model: the graph.
+
+    Returns:
+        The integers of each output, in the graph's order.
+
+    Raises:
+        NotDyadicError: as in :func:`run_integers`.
+    """
     constants = read_constants(model)
-    tensors: dict[str, _Fixed] = {model.graph.input[0].name: _Fixed(values.astype(np.int64), 0)}
+    tensors = {name: _Fixed(values.astype(np.int64), 0) for name, values in feed.items()}
     for node in model.graph.node:
         if node.output[0] not in constants:
             tensors[node.output[0]] = _run_node(node, tensors, constants)
-    out = tensors[model.graph.output[0].name]
-    if out.exponent > 0 and np.any(out.n & ((1 << out.exponent) - 1)):
-        raise NotDyadicError("the graph's output is not integer valued")
-    return out.to(0)
+    found = []
+    for target in model.graph.output:
+        out = tensors[target.name]
+        if out.exponent > 0 and np.any(out.n & ((1 << out.exponent) - 1)):
+            raise NotDyadicError("the graph's output is not integer valued")
+        found.append(out.to(0))
+    return found
 
 
 def _fixed(values: Array) -> _Fixed:
@@ -200,6 +220,11 @@ def _moved(node: onnx.NodeProto, x: Ints, constants: Mapping[str, Array]) -> Int
         else:
             y = x.reshape(n, b, b, c // b**2, h, w).transpose(0, 3, 4, 1, 5, 2)
         return y.reshape(n, c // b**2, h * b, w * b)
+    if op == "SpaceToDepth":
+        b = attributes["blocksize"]
+        n, c, h, w = x.shape
+        y = x.reshape(n, c, h // b, b, w // b, b).transpose(0, 3, 5, 1, 2, 4)
+        return y.reshape(n, c * b**2, h // b, w // b)
     raise NotDyadicError(f"node {name_of(node)}: {op} has no integer engine")
 
 

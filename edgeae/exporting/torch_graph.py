@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from edgeae.errors import ModelError
 from edgeae.exporting.dyadic_graph import attributes_of, read_constants
 
-__all__ = ["run_torch"]
+__all__ = ["run_torch", "run_torch_of"]
 
 
 def run_torch(model: onnx.ModelProto, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
@@ -24,19 +24,31 @@ def run_torch(model: onnx.ModelProto, x: npt.NDArray[Any]) -> npt.NDArray[np.flo
     Raises:
         ModelError: an operator outside the dyadic set.
     """
+    (found,) = run_torch_of(model, {model.graph.input[0].name: x})
+    return found
+
+
+def run_torch_of(
+    model: onnx.ModelProto, feed: Mapping[str, npt.NDArray[Any]]
+) -> list[npt.NDArray[np.float32]]:
+    """Likewise for a graph of several inputs and outputs, the latter in the graph's order.
+
+    Raises:
+        ModelError: an operator outside the dyadic set.
+    """
     tensors: dict[str, Tensor] = {}
     for name, value in read_constants(model).items():
         wide = value.astype(np.float32) if value.dtype.kind == "f" else value
         tensors[name] = torch.from_numpy(np.array(wide))
-    tensors[model.graph.input[0].name] = torch.from_numpy(np.asarray(x, np.float32))
+    for name, x in feed.items():
+        tensors[name] = torch.from_numpy(np.asarray(x, np.float32))
     with torch.no_grad():
         for node in model.graph.node:
             if node.output[0] in tensors:
                 continue
             inputs = [tensors[name] if name else None for name in node.input]
             tensors[node.output[0]] = _run(node.op_type, inputs, attributes_of(node))
-    out: npt.NDArray[np.float32] = tensors[model.graph.output[0].name].numpy()
-    return out
+    return [np.asarray(tensors[target.name].numpy()) for target in model.graph.output]
 
 
 def _run(op: str, inputs: list[Any], attributes: dict[str, Any]) -> Tensor:
@@ -104,6 +116,11 @@ def _moved(op: str, x: Tensor, given: list[Any], attributes: dict[str, Any]) -> 
         b = attributes["blocksize"]
         y = x.reshape(n, b, b, c // b**2, h, w).permute(0, 3, 4, 1, 5, 2)
         return y.reshape(n, c // b**2, h * b, w * b)
+    if op == "SpaceToDepth":
+        b = attributes["blocksize"]
+        n, c, h, w = x.shape
+        y = x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4)
+        return y.reshape(n, c * b**2, h // b, w // b)
     if op == "Pad":
         pads, rank = numbers[0], x.dim()
         return F.pad(x, [v for d in reversed(range(rank)) for v in (pads[d], pads[d + rank])])

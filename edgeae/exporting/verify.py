@@ -414,7 +414,7 @@ def _sample_prior(
 def _latent_prior(bundle: Bundle, rng: np.random.Generator) -> tuple[bool, str]:
     from edgeae.runtime.latent_prior import decode_latents, encode_latents, step_condition
 
-    net = bundle.manifest.net
+    net = bundle.net
     assert net is not None
     y = [
         np.rint(rng.laplace(0, 2, (1, 32, net.latent_channels))).astype(np.int32) for _ in range(8)

@@ -30,10 +30,11 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class InputBlock:
-    """The input: y = clip(round((x - sub) * mul)), per channel or one for all.
+    """An input: y = clip(round((x - sub) * mul)), per channel or one for all.
 
     Attributes:
         shape: (C, H, W).
+        place: of its first number among all that a sample gives.
         sub: float32 [C] or [1].
         mul: float32 [C] or [1].
         low: of the clip.
@@ -42,6 +43,7 @@ class InputBlock:
     """
 
     shape: Shape
+    place: int
     sub: Array
     mul: Array
     low: float
@@ -105,10 +107,17 @@ class AddBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatBlock:
-    """Views one after the other along the channels."""
+    """Views one after the other.
+
+    Attributes:
+        shape: (C, H, W).
+        sources: the views.
+        axis: of the block, 0 for channels, 2 for columns.
+    """
 
     shape: Shape
     sources: tuple[View, ...]
+    axis: int = 0
 
 
 Block = InputBlock | ConvBlock | AddBlock | ConcatBlock
@@ -116,7 +125,7 @@ Block = InputBlock | ConvBlock | AddBlock | ConcatBlock
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSpec:
-    """The output: y = number * scale + offset, per channel or one for all.
+    """An output: y = number * scale + offset, per channel or one for all.
 
     Attributes:
         view: where the numbers are.
@@ -133,18 +142,21 @@ class OutputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class NetProgram:
-    """A compiled net for one shape of its input.
+    """A compiled net for one shape of each input.
 
     Attributes:
         is_float: float32 throughout, else integers.
-        input_shape: of one sample.
-        output_shape: of one sample.
+        input_shapes: of one sample, per input; a sample's inputs follow each other in memory.
         blocks: in order of execution.
-        output: what leaves.
+        outputs: what leaves, likewise one after the other.
     """
 
     is_float: bool
-    input_shape: tuple[int, ...]
-    output_shape: tuple[int, ...]
+    input_shapes: tuple[tuple[int, ...], ...]
     blocks: tuple[Block, ...]
-    output: OutputSpec
+    outputs: tuple[OutputSpec, ...]
+
+    @property
+    def output_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Shape of each output of one sample."""
+        return tuple(output.view.shape for output in self.outputs)

@@ -8,6 +8,7 @@ decoder.onnx           synthesis net: latents to samples
 *.ort                  the same nets for minimal builds of onnxruntime, if asked for
 prior.onnx             the latent prior as a graph, for study and other runtimes; not read here
 sample_prior_<i>.onnx  likewise for each sample prior
+denoiser.onnx          a denoiser's net; its bundle has none of the nets and priors above
 coder.npz              the integer priors and their tables: what entropy coding reads
 golden.npz             golden vectors: what this model gives for one signal, to the bit
 README.md              the model card, free text
@@ -28,11 +29,14 @@ from numpy.typing import NDArray
 
 from edgeae.errors import ModelError
 from edgeae.runtime.bundle_files import MANIFEST, pack_arrays, read_arrays, read_files, write_files
+from edgeae.runtime.denoise_spec import DenoiseSpec
 from edgeae.runtime.engines import Net, check_engine, open_net
 from edgeae.runtime.latent_prior import LatentPrior
 from edgeae.runtime.manifest import (
     BUNDLE_FORMAT,
     BUNDLE_VERSION,
+    TASKS,
+    CodecSpec,
     Manifest,
     NetSpec,
     PriorRange,
@@ -128,9 +132,11 @@ class Bundle:
         if MANIFEST not in files:
             raise ModelError(f"{path or 'bundle'}: {MANIFEST} is missing")
         manifest = Manifest.parse(files[MANIFEST])
-        needed = {"coder.npz"}
-        if manifest.net is not None:
-            needed |= {"encoder.onnx", "decoder.onnx"}
+        needed = {"denoiser.onnx"}
+        if manifest.codec is not None:
+            needed = {"coder.npz"}
+            if manifest.codec.net is not None:
+                needed |= {"encoder.onnx", "decoder.onnx"}
         if not needed <= set(manifest.files):
             missing = ", ".join(sorted(needed - set(manifest.files)))
             raise ModelError(f"{MANIFEST}: files does not list {missing}")
@@ -162,9 +168,42 @@ class Bundle:
         return self.manifest.signal
 
     @property
+    def task(self) -> str:
+        """What it is for: ``codec`` or ``denoise``."""
+        return self.manifest.task
+
+    @property
+    def codec(self) -> CodecSpec:
+        """What a codec has.
+
+        Raises:
+            ModelError: the bundle is for another task.
+        """
+        if self.manifest.codec is None:
+            raise ModelError(
+                f"bundle {self.name!r} is a denoiser, not a codec: it cleans signals "
+                "(edgeae denoise, edgeae.Denoiser) and cannot compress them"
+            )
+        return self.manifest.codec
+
+    @property
+    def denoise(self) -> DenoiseSpec:
+        """What a denoiser is.
+
+        Raises:
+            ModelError: the bundle is for another task.
+        """
+        if self.manifest.denoise is None:
+            raise ModelError(
+                f"bundle {self.name!r} is a codec, not a denoiser: it compresses signals "
+                "(edgeae compress, edgeae.encode) and cannot clean them"
+            )
+        return self.manifest.denoise
+
+    @property
     def net(self) -> NetSpec | None:
         """The window code, or None when the model is sample priors alone."""
-        return self.manifest.net
+        return self.codec.net
 
     @property
     def latent_prior(self) -> LatentPrior | None:
@@ -179,7 +218,7 @@ class Bundle:
     @property
     def sample_prior_ranges(self) -> tuple[PriorRange, ...]:
         """Which quantizer steps each sample prior serves."""
-        return self.manifest.sample_priors
+        return self.codec.sample_priors
 
     def encoder(self) -> Net:
         """The analysis net, open on the bundle's engine.
@@ -234,8 +273,9 @@ class Bundle:
 
     def _load_priors(self) -> tuple[LatentPrior | None, tuple[SamplePrior, ...]]:
         if self._priors is None:
+            codec = self.codec
             arrays = read_arrays(self.files["coder.npz"], "coder.npz")
-            self._priors = _unpack_coder(arrays, self.manifest)
+            self._priors = _unpack_coder(arrays, codec, self.signal)
         return self._priors
 
 
@@ -259,25 +299,26 @@ def seal(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> dict[str, b
     """Complete a manifest with format, version, hashes and fingerprint; return all the files.
 
     Args:
-        manifest: name, task, exact, codec and whatever else is to be told.
+        manifest: name, task, exact, the task's part and whatever else is to be told.
         files: the other files by name; README.md is carried but not hashed.
 
     Raises:
-        ModelError: the manifest has no ``codec`` part or holds something JSON cannot.
+        ModelError: the manifest has no part for its task or holds something JSON cannot.
     """
-    if not isinstance(manifest.get("codec"), Mapping):
-        raise ModelError("manifest: the part 'codec' is missing")
+    task = manifest.get("task", "codec")
+    if task not in TASKS or not isinstance(manifest.get(task), Mapping):
+        raise ModelError(f"manifest: the part {task!r} is missing")
     hashes = {
         name: hashlib.sha256(content).hexdigest()
         for name, content in sorted(files.items())
         if name not in (MANIFEST, MODEL_CARD)
     }
     try:
-        codec = _plain_json(manifest["codec"])
+        spec = _plain_json(manifest[task])
         head = {
             "format": BUNDLE_FORMAT,
             "version": BUNDLE_VERSION,
-            "fingerprint": fingerprint_of(hashes, codec).hex(),
+            "fingerprint": fingerprint_of(hashes, spec).hex(),
         }
         full = _plain_json({"name": "unnamed", "task": "codec"} | dict(manifest) | head)
     except (TypeError, ValueError) as error:
@@ -299,8 +340,8 @@ def write_bundle(
     Args:
         path: the folder to make, or a file ending in ``.zip``. An older bundle there is replaced;
             anything else there is an error.
-        manifest: name, task, exact, codec and whatever else is to be told; format, version, hashes
-            and fingerprint are filled in.
+        manifest: name, task, exact, the task's part and whatever else is to be told; format,
+            version, hashes and fingerprint are filled in.
         files: the other files by name.
         golden_signal: grid indices, int32 [T, C] or [N, H, W, C], to make golden.npz of.
 
@@ -332,32 +373,32 @@ def pack_coder(
 
 
 def _unpack_coder(
-    arrays: Mapping[str, NDArray[Any]], manifest: Manifest
+    arrays: Mapping[str, NDArray[Any]], codec: CodecSpec, signal: SignalSpec
 ) -> tuple[LatentPrior | None, tuple[SamplePrior, ...]]:
     """The priors of coder.npz, checked against the manifest."""
     parts: dict[str, dict[str, NDArray[Any]]] = {}
     for key, value in arrays.items():
         part, _, rest = key.partition(".")
         parts.setdefault(part, {})[rest] = value
-    wanted = {f"sample{number}" for number in range(len(manifest.sample_priors))}
-    if manifest.net is not None:
+    wanted = {f"sample{number}" for number in range(len(codec.sample_priors))}
+    if codec.net is not None:
         wanted.add("latent")
     if set(parts) != wanted:
         raise ModelError(
             f"coder.npz: holds {sorted(parts)}, the manifest asks for {sorted(wanted)}"
         )
     latent = None
-    if manifest.net is not None:
+    if codec.net is not None:
         latent = LatentPrior.from_arrays(parts["latent"])
-        if latent.n_channels != manifest.net.latent_channels:
+        if latent.n_channels != codec.net.latent_channels:
             raise ModelError(
                 f"coder.npz: the latent prior has {latent.n_channels} channels, "
-                f"the net {manifest.net.latent_channels}"
+                f"the net {codec.net.latent_channels}"
             )
     priors = []
-    for number, spec in enumerate(manifest.sample_priors):
+    for number, spec in enumerate(codec.sample_priors):
         prior = SamplePrior.from_arrays(parts[f"sample{number}"])
-        if prior.n_channels != manifest.signal.channels or prior.has_code != spec.has_code:
+        if prior.n_channels != signal.channels or prior.has_code != spec.has_code:
             raise ModelError(f"coder.npz: sample prior {number} does not fit the manifest")
         priors.append(prior)
     return latent, tuple(priors)

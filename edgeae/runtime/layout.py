@@ -24,6 +24,7 @@ from edgeae.runtime.blocks import (
     ConvBlock,
     InputBlock,
     NetProgram,
+    OutputSpec,
 )
 from edgeae.runtime.net_words import (
     BLOCK,
@@ -165,9 +166,11 @@ def lay_out(
 
 def has_positions(program: NetProgram) -> bool:
     """Whether samples have more than channels, so that they run one at a time."""
-    ranks = len(program.input_shape), len(program.output_shape)
-    return max(ranks) > 2 or any(
-        b.shape[1:] != (1, 1) or isinstance(b, ConcatBlock) for b in program.blocks
+    ranks = [len(shape) for shape in (*program.input_shapes, *program.output_shapes)]
+    return (
+        len(ranks) > 2
+        or max(ranks) > 2
+        or any(b.shape[1:] != (1, 1) or isinstance(b, ConcatBlock) for b in program.blocks)
     )
 
 
@@ -201,8 +204,8 @@ class _Layout:
             elif isinstance(block, AddBlock | ConcatBlock):
                 for view in block.sources:
                     self.readers[view.block].append((view, (0, 0, 0, 0), "any"))
-        view = program.output.view
-        self.readers[view.block].append((view, (0, 0, 0, 0), "any"))
+        for output in program.outputs:
+            self.readers[output.view.block].append((output.view, (0, 0, 0, 0), "any"))
 
     def result(self) -> NetLayout:
         for number, block in enumerate(self.program.blocks):
@@ -217,15 +220,18 @@ class _Layout:
             else:
                 self._concat(block, buffer)
             self._border(buffer)
-        self._output()
+        place = 0
+        for output in self.program.outputs:
+            self._output(output, place)
+            place += prod(output.view.shape)
         arena = self._place()
         if arena > np.iinfo(np.int32).max - _ALIGN:
             raise UnsupportedGraphError(f"its activations take {arena} bytes")
         words = Words(
             is_float=self.program.is_float,
             arena_bytes=arena,
-            n_in=prod(self.program.input_shape),
-            n_out=prod(self.program.output_shape),
+            n_in=sum(map(prod, self.program.input_shapes)),
+            n_out=place,
             rows=self.n_rows if self.in_rows else 0,
         )
         for step in self.steps:
@@ -409,12 +415,11 @@ class _Layout:
 
         def make() -> list[int]:
             to = buffer.at + int(places[0])
-            return [1, 0, to, *n, *s, *d, affine, per_channel, int(block.strict), *ends]
+            return [1, block.place, to, *n, *s, *d, affine, per_channel, int(block.strict), *ends]
 
         self._step(make, [], buffer)
 
-    def _output(self) -> None:
-        spec = self.program.output
+    def _output(self, spec: OutputSpec, to: int) -> None:
         buffer = self.buffers[spec.view.block]
         reading = self._reading(spec.view)
         simple = None if reading is None else reading.simple()
@@ -423,7 +428,7 @@ class _Layout:
             simple = reading.simple()
         if simple is None:
             raise UnsupportedGraphError("an output that is scattered")
-        shape = self.program.output_shape
+        shape = spec.view.shape
         lengths, strides = simple
         n, s, d = [1, 1, 1], [0, 0, 0], [0, 0, 0]
         for axis, place in enumerate({1: (0,), 2: (0, 2), 3: (0, 1, 2)}[len(shape)]):
@@ -433,7 +438,7 @@ class _Layout:
         affine = self.constants.put(np.concatenate([spec.scale, spec.offset]).astype(np.float32))
         tail = [affine, int(spec.scale.size > 1), int(spec.wide)]
         start = reading.start
-        self._step(lambda: [2, buffer.at + start, 0, *n, *s, *d, *tail], [buffer], None)
+        self._step(lambda: [2, buffer.at + start, to, *n, *s, *d, *tail], [buffer], None)
 
     def _add(self, block: AddBlock, buffer: _Buffer) -> None:
         sources, readings = [], []
@@ -479,12 +484,12 @@ class _Layout:
         self._step(make, sources, buffer)
 
     def _concat(self, block: ConcatBlock, buffer: _Buffer) -> None:
-        channel = 0
+        at = buffer.base
         for view in block.sources:
             strides = _plain_strides(buffer, len(view.shape))
             reading = self._split_reading(view)
-            self._copy(reading, strides, self.buffers[view.block], buffer, buffer.base + channel)
-            channel += view.shape[0]
+            self._copy(reading, strides, self.buffers[view.block], buffer, at)
+            at += view.shape[1] * strides[1] if block.axis else view.shape[0]
 
     def _ends(self, low: float, high: float) -> list[int]:
         if self.program.is_float:

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeae.errors import ModelError, VersionError
+from edgeae.runtime.denoise_spec import DenoiseSpec, parse_denoise
+from edgeae.runtime.manifest_fields import Fields
 
 __all__ = [
     "BUNDLE_FORMAT",
     "BUNDLE_VERSION",
     "FINGERPRINTED",
     "FINGERPRINT_BYTES",
+    "TASKS",
+    "CodecSpec",
     "Manifest",
     "NetSpec",
     "PriorRange",
@@ -30,8 +34,10 @@ __all__ = [
 
 BUNDLE_FORMAT = "edgeae-bundle"
 BUNDLE_VERSION = 1
-FINGERPRINTED = ("coder.npz", "decoder.onnx", "encoder.onnx", "prior.onnx")
-"""The files whose hashes make the fingerprint, beside the manifest's ``codec`` part."""
+FINGERPRINTED = ("coder.npz", "decoder.onnx", "denoiser.onnx", "encoder.onnx", "prior.onnx")
+"""The files whose hashes make the fingerprint, beside the task's part of the manifest."""
+TASKS = ("codec", "denoise")
+"""What a bundle can be for; the manifest's part of that name says the details."""
 FINGERPRINT_BYTES = 8
 
 _MAX_CHANNELS = 1024
@@ -51,7 +57,7 @@ class SignalSpec:
     ``grids`` holds one (num, den) for all channels or one for each: sample = index * num / den.
     Whether float64 samples passed through float32 is the stream's affair, for the indices are the
     same.
-    Images have a height and a width.
+    Images have a height and a width; None where a denoiser takes any.
     """
 
     kind: str
@@ -105,19 +111,30 @@ class PriorRange:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CodecSpec:
+    """What a codec has: a window code or none, and the ranges of its sample priors."""
+
+    net: NetSpec | None
+    sample_priors: tuple[PriorRange, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """A checked manifest; ``raw`` keeps everything, also what the runtime does not need.
+
+    ``task`` is one of ``TASKS``, and the attribute of that name is the one that is not None.
 
     ``run`` names the files that onnxruntime opens instead of others: the same graphs, bit for bit,
     in a spelling that was measured to be faster. They do not count for the fingerprint.
     """
 
     name: str
+    task: str
     exact: bool
     fingerprint: bytes
     signal: SignalSpec
-    net: NetSpec | None
-    sample_priors: tuple[PriorRange, ...]
+    codec: CodecSpec | None
+    denoise: DenoiseSpec | None
     files: Mapping[str, str]
     run: Mapping[str, str]
     raw: Mapping[str, Any]
@@ -144,31 +161,30 @@ class Manifest:
                 f"the bundle has version {version}, this edgeae reads up to {BUNDLE_VERSION}: "
                 "upgrade edgeae"
             )
-        root = _Fields("", raw)
-        if root.text("task") != "codec":
-            raise ModelError(f"manifest.json: task is {raw['task']!r}, this edgeae knows 'codec'")
+        root = Fields("", raw)
+        task = root.text("task")
+        if task not in TASKS:
+            raise ModelError(
+                f"manifest.json: task is {task!r}, this edgeae knows {', '.join(map(repr, TASKS))}"
+            )
         if raw.get("sha256") != manifest_digest(raw):
             raise ModelError("manifest.json: its sha256 does not fit: the file was changed")
-        codec = root.part("codec")
-        signal = _parse_signal(codec.part("signal"))
-        net = None
-        if codec.values.get("net") is not None:
-            net = _parse_net(codec.part("net"), signal.channels)
+        part = root.part(task)
+        signal = _parse_signal(part.part("signal"), any_size=task == "denoise")
         manifest = cls(
             name=root.text("name"),
+            task=task,
             exact=root.flag("exact"),
             fingerprint=_fingerprint(root.text("fingerprint")),
             signal=signal,
-            net=net,
-            sample_priors=_parse_priors(codec),
+            codec=_parse_codec(part, signal) if task == "codec" else None,
+            denoise=parse_denoise(part) if task == "denoise" else None,
             files=_parse_files(root.part("files")),
             run=_parse_run(root),
             raw=raw,
         )
-        if manifest.fingerprint != fingerprint_of(manifest.files, raw["codec"]):
+        if manifest.fingerprint != fingerprint_of(manifest.files, raw[task]):
             raise ModelError("manifest.json: the fingerprint does not fit: the file was changed")
-        if manifest.net is None and any(prior.has_code for prior in manifest.sample_priors):
-            raise ModelError("manifest.json: a sample prior reads the code, and there is no net")
         return manifest
 
 
@@ -177,17 +193,15 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def fingerprint_of(files: Mapping[str, str], codec: Mapping[str, Any]) -> bytes:
+def fingerprint_of(files: Mapping[str, str], spec: Mapping[str, Any]) -> bytes:
     """Fingerprint of a model: the first 8 bytes of SHA-256 over its files' hashes and its spec.
 
     Args:
         files: SHA-256 (hex) by file name; only those in ``FINGERPRINTED`` count.
-        codec: the manifest's ``codec`` part.
+        spec: the manifest's part for its task.
     """
     parts = [[name, files[name]] for name in FINGERPRINTED if name in files]
-    return hashlib.sha256(canonical_json(parts) + canonical_json(codec)).digest()[
-        :FINGERPRINT_BYTES
-    ]
+    return hashlib.sha256(canonical_json(parts) + canonical_json(spec)).digest()[:FINGERPRINT_BYTES]
 
 
 def manifest_digest(raw: Mapping[str, Any]) -> str:
@@ -197,68 +211,6 @@ def manifest_digest(raw: Mapping[str, Any]) -> str:
     except ValueError as error:
         raise ModelError(f"manifest.json: {error}") from error
     return hashlib.sha256(content).hexdigest()
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """Typed access to one JSON object, with messages that name the field."""
-
-    path: str
-    values: Mapping[str, Any]
-
-    def fail(self, key: str, expected: str) -> ModelError:
-        found = repr(self.values.get(key))[:60]
-        return ModelError(f"manifest.json: {self.path}{key} is {found}, expected {expected}")
-
-    def part(self, key: str) -> _Fields:
-        value = self.values.get(key)
-        if not isinstance(value, dict):
-            raise self.fail(key, "an object")
-        return _Fields(f"{self.path}{key}.", value)
-
-    def text(self, key: str) -> str:
-        value = self.values.get(key)
-        if not isinstance(value, str):
-            raise self.fail(key, "a string")
-        return value
-
-    def flag(self, key: str) -> bool:
-        value = self.values.get(key)
-        if not isinstance(value, bool):
-            raise self.fail(key, "true or false")
-        return value
-
-    def integer(self, key: str, low: int, high: int) -> int:
-        value = self.values.get(key)
-        if type(value) is not int or not low <= value <= high:
-            raise self.fail(key, f"an integer in {low}..{high}")
-        return value
-
-    def optional_integer(self, key: str, low: int, high: int) -> int | None:
-        return None if self.values.get(key) is None else self.integer(key, low, high)
-
-    def number(self, key: str) -> float:
-        value = self.values.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-            raise self.fail(key, "a number >= 0")
-        return float(value)
-
-    def each(self, key: str, channels: int) -> list[_Fields]:
-        """The entries of a list with one for all channels, or one for each."""
-        value = self.values.get(key)
-        if not isinstance(value, list) or len(value) not in (1, channels):
-            raise self.fail(key, f"a list of 1 or {channels} entries")
-        return [_Fields(f"{self.path}{key}.", {str(c): item}) for c, item in enumerate(value)]
-
-    def integers(self, key: str, count: int, low: int, high: int) -> tuple[int, ...]:
-        value = self.values.get(key)
-        if (
-            not isinstance(value, list)
-            or len(value) != count
-            or any(type(item) is not int or not low <= item <= high for item in value)
-        ):
-            raise self.fail(key, f"{count} integers in {low}..{high}")
-        return tuple(value)
 
 
 def _fingerprint(text: str) -> bytes:
@@ -271,22 +223,33 @@ def _fingerprint(text: str) -> bytes:
     return value
 
 
-def _parse_signal(part: _Fields) -> SignalSpec:
+def _parse_codec(part: Fields, signal: SignalSpec) -> CodecSpec:
+    net = None
+    if part.values.get("net") is not None:
+        net = _parse_net(part.part("net"), signal.channels)
+    spec = CodecSpec(net=net, sample_priors=_parse_priors(part))
+    if net is None and any(prior.has_code for prior in spec.sample_priors):
+        raise ModelError("manifest.json: a sample prior reads the code, and there is no net")
+    return spec
+
+
+def _parse_signal(part: Fields, *, any_size: bool) -> SignalSpec:
+    """The signal; images may be of any size where the task permits it."""
     kind = part.text("kind")
     if kind not in ("series", "image"):
-        raise ModelError(f"manifest.json: codec.signal.kind is {kind!r}: 'series' or 'image'")
+        raise ModelError(f"manifest.json: {part.path}kind is {kind!r}: 'series' or 'image'")
     image = kind == "image"
     channels = part.integer("channels", 1, _MAX_CHANNELS)
     grids = _parse_grids(part, channels)
     names = part.values.get("channel_names") or []
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ModelError("manifest.json: codec.signal.channel_names must be a list of strings")
+        raise ModelError(f"manifest.json: {part.path}channel_names must be a list of strings")
     rate = part.values.get("rate_hz")
     return SignalSpec(
         kind=kind,
         channels=channels,
-        height=part.integer("height", 1, _MAX_SIDE) if image else None,
-        width=part.integer("width", 1, _MAX_SIDE) if image else None,
+        height=_parse_side(part, "height", any_size) if image else None,
+        width=_parse_side(part, "width", any_size) if image else None,
         dtype=part.text("dtype"),
         rate_hz=None if rate is None else part.number("rate_hz"),
         unit=part.text("unit") if part.values.get("unit") is not None else "",
@@ -295,7 +258,13 @@ def _parse_signal(part: _Fields) -> SignalSpec:
     )
 
 
-def _parse_grids(part: _Fields, channels: int) -> tuple[tuple[int, int], ...]:
+def _parse_side(part: Fields, key: str, any_size: bool) -> int | None:
+    if any_size:
+        return part.optional_integer(key, 1, _MAX_SIDE)
+    return part.integer(key, 1, _MAX_SIDE)
+
+
+def _parse_grids(part: Fields, channels: int) -> tuple[tuple[int, int], ...]:
     """One (num, den) for all channels, or one for each."""
     grids = tuple(
         _pair(entry.integers(str(c), 2, 1, 2**63 - 1))
@@ -304,7 +273,7 @@ def _parse_grids(part: _Fields, channels: int) -> tuple[tuple[int, int], ...]:
     return grids[:1] if len(set(grids)) == 1 else grids
 
 
-def _parse_net(part: _Fields, channels: int) -> NetSpec:
+def _parse_net(part: Fields, channels: int) -> NetSpec:
     steps = part.part("steps")
     low = steps.integer("min", 1, _MAX_STEP)
     high = steps.integer("max", low, _MAX_STEP)
@@ -337,7 +306,7 @@ def _pair(values: tuple[int, ...]) -> tuple[int, int]:
     return first, second
 
 
-def _parse_priors(codec: _Fields) -> tuple[PriorRange, ...]:
+def _parse_priors(codec: Fields) -> tuple[PriorRange, ...]:
     values = codec.values.get("sample_priors", [])
     if not isinstance(values, list) or len(values) > _MAX_PRIORS:
         raise ModelError(f"manifest.json: codec.sample_priors must be a list of <= {_MAX_PRIORS}")
@@ -345,7 +314,7 @@ def _parse_priors(codec: _Fields) -> tuple[PriorRange, ...]:
     for number, value in enumerate(values):
         if not isinstance(value, dict):
             raise ModelError("manifest.json: codec.sample_priors holds something else than objects")
-        part = _Fields(f"codec.sample_priors[{number}].", value)
+        part = Fields(f"codec.sample_priors[{number}].", value)
         low = part.integer("delta_min", 1, _MAX_DELTA)
         ranges.append(
             PriorRange(
@@ -358,7 +327,7 @@ def _parse_priors(codec: _Fields) -> tuple[PriorRange, ...]:
     return tuple(ranges)
 
 
-def _parse_files(part: _Fields) -> Mapping[str, str]:
+def _parse_files(part: Fields) -> Mapping[str, str]:
     for name in part.values:
         if len(part.text(name)) != 64:
             raise ModelError(f"manifest.json: files.{name} is not a SHA-256")
@@ -367,7 +336,7 @@ def _parse_files(part: _Fields) -> Mapping[str, str]:
     return dict(part.values)
 
 
-def _parse_run(root: _Fields) -> Mapping[str, str]:
+def _parse_run(root: Fields) -> Mapping[str, str]:
     if root.values.get("run") is None:
         return {}
     part, files = root.part("run"), root.part("files").values

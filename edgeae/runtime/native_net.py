@@ -137,7 +137,7 @@ class NativeNet:
         except ValueError as error:
             raise ModelError(f"{self.name}: the native engine refuses its plan: {error}") from error
         plan = _Plan(
-            handle=handle, output_shape=program.output_shape, arena_bytes=layout.arena_bytes
+            handle=handle, output_shape=program.output_shapes[0], arena_bytes=layout.arena_bytes
         )
         self._plans[shape] = plan
         while len(self._plans) > _KEPT_PLANS:
@@ -197,6 +197,10 @@ def open_native(
     for integers in (True, False) if exact is None else (exact,):
         try:
             compiler = Compiler(parsed, exact=integers, name=name)
+            if len(parsed.inputs) != 1 or len(parsed.outputs) != 1:
+                raise UnsupportedGraphError(
+                    f"{len(parsed.inputs)} inputs and {len(parsed.outputs)} outputs, expected one"
+                )
             _try(compiler)
             return NativeNet(compiler, core=core, clone=clone or names[0])
         except UnsupportedGraphError as error:

@@ -63,6 +63,7 @@ class _Pending:
         high: upper end.
         target: exponent of the grid that sums are rounded to; None before a rounding.
         affine: takes a sum or product with a constant in, where the sum can.
+        stated: of an input, the range that the graph states for its integers.
     """
 
     make: Callable[[_Tail], Block]
@@ -74,6 +75,7 @@ class _Pending:
     high: float = np.inf
     target: int | None = None
     affine: Callable[[str, Array], _Pending] | None = None
+    stated: float = np.inf
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +123,7 @@ class Compiler:
     """Compiles one graph, for any input shape.
 
     Args:
-        graph: the graph, with one float32 input and one float32 output.
+        graph: the graph, its inputs and outputs float32.
         exact: integers, for certified graphs; else float32.
         name: what to call it in messages.
 
@@ -130,10 +132,6 @@ class Compiler:
     """
 
     def __init__(self, graph: OnnxGraph, *, exact: bool, name: str = "model.onnx") -> None:
-        if len(graph.inputs) != 1 or len(graph.outputs) != 1:
-            raise UnsupportedGraphError(
-                f"{name}: {len(graph.inputs)} inputs and {len(graph.outputs)} outputs, expected one"
-            )
         for value in (*graph.inputs, *graph.outputs):
             if value.dtype != np.float32 or value.shape is None:
                 raise UnsupportedGraphError(f"{name}: {value.name} is no float32 tensor of a shape")
@@ -141,14 +139,17 @@ class Compiler:
         self.constants = constants_of(graph, exact=exact)
         self._integers: dict[tuple[str, int], tuple[Array, Ints, Ints]] = {}
 
-    def compile(self, shape: Sequence[int]) -> NetProgram:
-        """The program for one sample of shape ``shape`` (no batch axis).
+    def compile(self, *shapes: Sequence[int]) -> NetProgram:
+        """The program for one sample.
+
+        Args:
+            shapes: of each input, without the batch axis.
 
         Raises:
             UnsupportedGraphError: an operator, a shape, or a sum that the engine does not run; the
                 message names the node.
         """
-        return _Walk(self, tuple(shape)).program()
+        return _Walk(self, [tuple(shape) for shape in shapes]).program()
 
     def integers(self, node: OnnxNode, exponent: int) -> tuple[Array, Ints, Ints]:
         """Integer weights, bias and grid of the sums of a Conv or Gemm whose input has a grid.
@@ -211,9 +212,9 @@ class Compiler:
 class _Walk:
     """One compilation."""
 
-    def __init__(self, compiler: Compiler, shape: tuple[int, ...]) -> None:
+    def __init__(self, compiler: Compiler, shapes: Sequence[tuple[int, ...]]) -> None:
         self.compiler, self.graph, self.exact = compiler, compiler.graph, compiler.exact
-        self.shape = shape
+        self.shapes = tuple(shapes)
         self.blocks: list[Block] = []
         self.values: dict[str, _Value] = {}
         self.quantized: dict[str, tuple[float, int]] = {}
@@ -221,8 +222,10 @@ class _Walk:
         self.uses.update(value.name for value in self.graph.outputs)
 
     def program(self) -> NetProgram:
-        source, target = self.graph.inputs[0], self.graph.outputs[0]
-        self._keep(source.name, self._input())
+        place = 0
+        for number, (source, shape) in enumerate(zip(self.graph.inputs, self.shapes, strict=True)):
+            self._keep(source.name, self._input(shape, place, self._stated(number)))
+            place += prod(shape)
         for node in self.graph.nodes:
             if node.outputs[0] in self.compiler.constants:
                 continue
@@ -234,18 +237,24 @@ class _Walk:
                 raise UnsupportedGraphError(
                     f"{_called(node)}: cannot be followed: {error!r}"
                 ) from error
-        if target.name in self.quantized or target.name not in self.values:
-            raise UnsupportedGraphError(f"the output {target.name!r} is no plain number")
-        held = self._hold(self.values[target.name], last=True)
-        if any(held.pads):
-            raise UnsupportedGraphError(f"the output {target.name!r} is padded")
         return NetProgram(
             is_float=not self.exact,
-            input_shape=self.shape,
-            output_shape=held.view.shape,
+            input_shapes=self.shapes,
+            outputs=tuple(self._output(target.name) for target in self.graph.outputs),
             blocks=tuple(self.blocks),
-            output=OutputSpec(view=held.view, wide=held.wide, **self._ending(held)),
         )
+
+    def _output(self, name: str) -> OutputSpec:
+        if name in self.quantized or name not in self.values:
+            raise UnsupportedGraphError(f"the output {name!r} is no plain number")
+        held = self._hold(self.values[name], last=True)
+        return OutputSpec(view=held.view, wide=held.wide, **self._ending(held))
+
+    def _stated(self, number: int) -> float:
+        """The range that the graph states for the integers of an input."""
+        metadata = self.graph.metadata
+        shared = metadata.get(INPUT_PEAK, "inf") if number == 0 else "inf"
+        return float(metadata.get(f"{INPUT_PEAK}.{self.graph.inputs[number].name}", shared))
 
     def _ending(self, held: _Held) -> dict[str, Array]:
         """Scale and offset of the output, per channel or one for all."""
@@ -269,8 +278,15 @@ class _Walk:
 
     # -- blocks ------------------------------------------------------------------------------------
 
-    def _input(self, sub: Array | None = None, mul: Array | None = None) -> _Pending:
-        shape, rank = _block_shape(self.shape)
+    def _input(
+        self,
+        whole: tuple[int, ...],
+        place: int,
+        stated: float,
+        sub: Array | None = None,
+        mul: Array | None = None,
+    ) -> _Pending:
+        shape, rank = _block_shape(whole)
         sub = np.zeros(1, np.float32) if sub is None else sub
         times = np.ones(1, np.float32) if mul is None else mul
 
@@ -278,6 +294,7 @@ class _Walk:
             exact_scale = np.ldexp(times, -tail.shift) if self.exact else times
             return InputBlock(
                 shape=shape,
+                place=place,
                 sub=sub,
                 mul=exact_scale.astype(np.float32),
                 low=tail.low,
@@ -288,11 +305,11 @@ class _Walk:
         def affine(op: str, constant: Array) -> _Pending:
             values = constant.astype(np.float32)
             if op in ("Sub", "Add") and mul is None and not np.any(sub):
-                return self._input(values if op == "Sub" else -values)
+                return self._input(whole, place, stated, values if op == "Sub" else -values)
             if op == "Div" and is_power_of_two(values):
                 op, values = "Mul", (1 / values).astype(np.float32)
             if op == "Mul" and mul is None:
-                return self._input(sub, values)
+                return self._input(whole, place, stated, sub, values)
             raise UnsupportedGraphError(f"{op} after the input was scaled")
 
         return _Pending(
@@ -302,6 +319,7 @@ class _Walk:
             exponents=np.zeros(1, np.int64),
             peaks=np.full(1, np.inf),
             affine=affine,
+            stated=stated,
         )
 
     def _hold(self, value: _Value, *, last: bool = False) -> _Held:
@@ -337,7 +355,7 @@ class _Walk:
             block = value.make(_Tail(shift=value.exponents, low=0, high=0, wide=False))
             if not isinstance(block, InputBlock) or np.any(block.sub) or np.any(block.mul != 1):
                 raise UnsupportedGraphError("an input that is scaled and not rounded")
-            peak = float(self.graph.metadata.get(INPUT_PEAK, "inf"))
+            peak = value.stated
             if clipped or not peak <= INT16_MAX:
                 raise UnsupportedGraphError(
                     f"the input is not rounded, and the graph states no range ({INPUT_PEAK}) below "
@@ -606,18 +624,23 @@ class _Walk:
 
     def _concat(self, node: OnnxNode) -> _Held:
         parts = [self._layer(name) for name in node.inputs]
-        axis = int(node.attributes["axis"])
         rank = len(parts[0].view.axes)
-        if axis not in (1, -rank):
-            raise UnsupportedGraphError(f"{_called(node)}: along another axis than the channels'")
+        axis = int(node.attributes["axis"])
+        axis = (axis + rank + 1 if axis < 0 else axis) - 1  # without the batch's
+        if axis != 0 and (axis, rank) != (1, 2):
+            raise UnsupportedGraphError(f"{_called(node)}: along an axis of rows")
         finest = int(max(p.exponents[0] for p in parts))
         even = [p if int(p.exponents[0]) == finest else self._finer(p, finest) for p in parts]
-        first = even[0].view.shape
-        if any(p.view.shape[1:] != first[1:] for p in even):
-            raise UnsupportedGraphError(f"{_called(node)}: parts of different lengths")
-        shape, rank = _block_shape((sum(p.view.shape[0] for p in even), *first[1:]))
-        view = whole_view(len(self.blocks), shape, rank)
-        self.blocks.append(ConcatBlock(shape=shape, sources=tuple(p.view for p in even)))
+        whole = list(even[0].view.shape)
+        for part in even[1:]:
+            shape = list(part.view.shape)
+            if shape[:axis] + shape[axis + 1 :] != whole[:axis] + whole[axis + 1 :]:
+                raise UnsupportedGraphError(f"{_called(node)}: parts of different lengths")
+            whole[axis] += shape[axis]
+        block, rank = _block_shape(whole)
+        view = whole_view(len(self.blocks), block, rank)
+        sources = tuple(p.view for p in even)
+        self.blocks.append(ConcatBlock(shape=block, sources=sources, axis=2 if axis else 0))
         return _Held(view=view, exponents=np.array([finest]), peak=max(float(p.peak) for p in even))
 
     def _padded(self, node: OnnxNode) -> _Held:
