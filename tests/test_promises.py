@@ -298,7 +298,7 @@ def test_every_mode_takes_a_step_per_channel(tmp_path):
     )
     codec = FrameCodec(header, bundle)
     block = codec._to_indices(x)
-    (candidates,) = codec._code_bounded([block])
+    (candidates,) = codec._code_bounded([block], every=True)
     modes = [Mode.CLASSICAL, Mode.NEURAL_PAST, Mode.NEURAL_RESIDUAL]
     assert [c.mode for c in candidates] == modes
     for candidate in candidates:
@@ -308,7 +308,7 @@ def test_every_mode_takes_a_step_per_channel(tmp_path):
         quiet, rough = np.abs(back - x).max(axis=0)
         assert quiet <= 2 < rough <= 20
     narrow = FrameCodec(replace(header, deltas=(5, 257)), bundle)
-    assert [c.mode for c in narrow._code_bounded([block])[0]] == [Mode.CLASSICAL]
+    assert [c.mode for c in narrow._code_bounded([block], every=True)[0]] == [Mode.CLASSICAL]
 
 
 def test_a_lossy_frame_keeps_the_limit_of_every_channel(tmp_path):

@@ -10,31 +10,19 @@ bytes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeae.bitstream.classical_loop import code_channel
-from edgeae.bitstream.classical_params import (
-    INDEX_LIMIT,
-    ChannelParams,
-    Raster,
-    read_params,
-    write_params,
-)
+from edgeae.bitstream.classical_kernel import decode_rows, encode_rows
+from edgeae.bitstream.classical_params import INDEX_LIMIT, ChannelParams, Raster
 from edgeae.bitstream.classical_search import choose_params
-from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.bitstream.steps import channel_steps
-from edgeae.errors import CorruptError, SignalError
-from edgeae.native import core
+from edgeae.errors import SignalError
 
-__all__ = ["decode_classical", "encode_classical"]
+__all__ = ["decode_classical", "encode_classical", "encode_classical_within"]
 
 IntArray = npt.NDArray[np.int32]
-
-_N_REFLECTION = 16
 
 
 def encode_classical(
@@ -60,6 +48,23 @@ def encode_classical(
         >>> len(payload) < 20, bool((decode_classical(payload, 50, 2, 1) == x).all())
         (True, True)
     """
+    coded = encode_classical_within(x, delta, None, image_size=image_size)
+    assert coded is not None
+    return coded
+
+
+def encode_classical_within(
+    x: IntArray,
+    delta: int | Sequence[int],
+    limit: int | None,
+    *,
+    image_size: tuple[int, int] | None = None,
+) -> tuple[bytes, IntArray] | None:
+    """Code a segment as `encode_classical` does, unless that takes more than ``limit`` bytes.
+
+    Gives up as soon as the limit is passed, which saves time where another code is known to need
+    fewer bytes. Without a limit, there is always a result.
+    """
     raster = _raster(image_size, x.shape[0])
     if x.size == 0 or int(x.max()) >= INDEX_LIMIT or int(x.min()) <= -INDEX_LIMIT:
         raise SignalError("the classical codec takes at least one index, each within 2**30")
@@ -67,14 +72,26 @@ def encode_classical(
     steps = channel_steps(delta, len(rows))
     chosen: list[ChannelParams] = []
     done: list[IntArray] = []
-    for channel, (row, step) in enumerate(zip(rows, steps, strict=True)):
-        params = choose_params(row, done, step, raster, partial(_size, step))
-        chosen.append(params)
-        if channel + 1 < len(rows):
+    coded: tuple[bytes, IntArray] | None = None
+    for channel, step in enumerate(steps):
+        last = channel + 1 == len(rows)
+        alone = last and channel == 0
+        row, best = rows[channel : channel + 1], limit if alone else None
+        choices = choose_params(row[0], done, step, raster)
+        chosen.append(choices[0])
+        if last and not alone and len(choices) == 1:
+            break
+        for params in choices:
             near = done[params.reference] if params.reference >= 0 else None
-            done.append(_encode(row[None], (step,), raster, [params], near)[1][0])
-    payload, recon = _encode(rows, steps, raster, chosen, None)
-    return payload, np.ascontiguousarray(recon.T)
+            found = encode_rows(row, (step,), raster, (params,), near=near, limit=best)
+            if found is not None:
+                coded, chosen[-1] = found, params
+                best = len(found[0]) - 1
+        if not last and coded is not None:
+            done.append(coded[1][0])
+    if len(rows) > 1:
+        coded = encode_rows(rows, steps, raster, chosen, limit=limit)
+    return None if coded is None else (coded[0], np.ascontiguousarray(coded[1].T))
 
 
 def decode_classical(
@@ -98,22 +115,7 @@ def decode_classical(
         CorruptError: the payload is damaged.
     """
     raster = _raster(image_size, n_steps)
-    steps = channel_steps(delta, channels)
-    recon = np.empty((channels, n_steps), np.int32)
-    if core is not None:
-        deltas = np.array(steps, np.int32)
-        good = core.classical_decode(payload, channels, deltas, raster.width, raster.height, recon)
-        if not good:
-            raise CorruptError("the payload of a classical frame is damaged")
-    else:
-        decoder = RangeDecoder(payload)
-        rows: list[list[int]] = []
-        for channel, step in enumerate(steps):
-            params = read_params(decoder, channel, step, raster)
-            near = rows[params.reference] if params.reference >= 0 else None
-            rows.append(code_channel(decoder, n_steps, near, params, step, raster))
-        decoder.finish()
-        recon[:] = rows
+    recon = decode_rows(payload, n_steps, channel_steps(delta, channels), raster)
     return np.ascontiguousarray(recon.T)
 
 
@@ -124,65 +126,3 @@ def _raster(image_size: tuple[int, int] | None, n_steps: int) -> Raster:
     if n_steps % (height * width):
         raise SignalError(f"{n_steps} pixels are not a whole number of {height} x {width} pictures")
     return Raster(width, height)
-
-
-def _packed(params: list[ChannelParams]) -> IntArray:
-    """The C kernel's parameter structs."""
-    table = np.zeros((len(params), 6 + _N_REFLECTION), np.int32)
-    for row, p in zip(table, params, strict=True):
-        row[:6] = p.base, p.filter, p.reference, p.start, p.center, p.gain
-        row[6 : 6 + len(p.reflection)] = p.reflection
-    return table
-
-
-def _size(
-    step: int, piece: IntArray, near: IntArray | None, params: ChannelParams, raster: Raster
-) -> int:
-    """Bytes that a piece of one channel takes with given parameters."""
-    return len(_encode(piece[None], (step,), raster, [params], near)[0])
-
-
-def _encode(
-    rows: IntArray,
-    steps: Sequence[int],
-    raster: Raster,
-    params: list[ChannelParams],
-    near: IntArray | None,
-) -> tuple[bytes, IntArray]:
-    """Code channels [C, T] with given steps and parameters.
-
-    With `near` there is one channel, and `near` is the reconstruction of its reference.
-    """
-    recon = np.empty_like(rows)
-    if core is not None:
-        if near is not None:
-            params = [_as_second(params[0])]
-        table = _packed(params)
-        payload: bytes = core.classical_encode(
-            rows,
-            len(rows),
-            np.array(steps, np.int32),
-            raster.width,
-            raster.height,
-            table,
-            b"" if near is None else near,
-            recon,
-        )
-        return payload, recon
-    encoder = RangeEncoder()
-    done: list[list[int]] = []
-    for channel, (row, step, p) in enumerate(zip(rows.tolist(), steps, params, strict=True)):
-        if near is not None:
-            write_params(encoder, _as_second(p), 1, raster)
-            done.append(code_channel(encoder, row, near.tolist(), p, step, raster))
-        else:
-            write_params(encoder, p, channel, raster)
-            reference = done[p.reference] if p.reference >= 0 else None
-            done.append(code_channel(encoder, row, reference, p, step, raster))
-    recon[:] = done
-    return encoder.finish(), recon
-
-
-def _as_second(params: ChannelParams) -> ChannelParams:
-    """The parameters of a channel coded alone, as if its reference were the only one before it."""
-    return replace(params, reference=0)

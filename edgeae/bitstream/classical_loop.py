@@ -13,7 +13,7 @@ from edgeae.bitstream.classical_params import INDEX_LIMIT, PLANAR, ChannelParams
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.errors import CorruptError
 
-__all__ = ["BOOK", "FILTER_LENGTH", "FILTER_RATE", "SINE", "code_channel"]
+__all__ = ["BOOK", "FILTER_LENGTH", "FILTER_RATE", "SINE", "Walk", "code_channel"]
 
 BOOK = (
     (32768,),
@@ -130,6 +130,80 @@ def _near_size(sizes: list[int], t: int, raster: Raster) -> int | None:
     return (total << 16) // n if n else None
 
 
+class Walk:
+    """Prediction along one channel: expect a sample, be told its residual, go on.
+
+    Attributes:
+        recon: what the reader sees so far.
+        sizes: |k| of every sample so far.
+    """
+
+    def __init__(
+        self, reference: list[int] | None, params: ChannelParams, delta: int, raster: Raster
+    ) -> None:
+        self.reference, self.delta, self.raster = reference, delta, raster
+        self.center, self.gain = params.center_index(delta), params.gain
+        self.planar = params.base == PLANAR
+        self.coef = list(BOOK[params.base]) if params.base < 16 else _step_up(params.reflection)
+        self.past = [0] * len(self.coef)
+        self.adaptive = _Filter(params, delta) if params.filter else None
+        self.recon: list[int] = []
+        self.sizes: list[int] = []
+        self.rest: list[int] = []  # the samples less what the centre and the reference foretell
+        self.origin = self.mean = self.c0 = 0
+
+    def expect(self) -> tuple[int, int, int | None]:
+        """The next sample's centre, how far past it the mean lies, and the size nearby."""
+        t, reference, near_size = len(self.recon), self.reference, None
+        origin = self.center
+        if reference is not None and self.gain:
+            origin += (self.gain * reference[t] + 4) >> 3
+        if self.planar:
+            around = _look_around(self.rest, t, self.raster)
+            w, n, nw = around[:3]
+            low, high = min(w, n), max(w, n)
+            base = low if nw >= high else high if nw <= low else w + n - nw
+            near_size = _near_size(self.sizes, t, self.raster)
+            if self.adaptive:
+                self.adaptive.inputs[:_PLANAR_TAPS] = [_clip(v - base, 1 << 24) for v in around]
+            mean = 16 * base
+        else:
+            mean = (sum(a * y for a, y in zip(self.coef, self.past, strict=True)) + 1024) >> 11
+        if self.adaptive:
+            if reference is not None:
+                self.adaptive.push_reference(reference[t] - reference[t - 1] if t else 0)
+            mean += self.adaptive.predict()
+        c0 = _clip(origin + ((mean + 8) >> 4), INDEX_LIMIT)
+        self.origin, self.mean, self.c0 = origin, mean, c0
+        return c0, _clip(mean - 16 * (c0 - origin), 8), near_size
+
+    def nearest(self, sample: int) -> int:
+        """The residual k that brings the next sample closest."""
+        gap, half = sample - self.c0, (self.delta - 1) // 2
+        return -((half - gap) // self.delta) if gap < 0 else (gap + half) // self.delta
+
+    def take(self, k: int, usual_size: int) -> None:
+        """Learn from the residual; ``usual_size`` is the mixture's second size after it.
+
+        Raises:
+            CorruptError: the sample is out of range.
+        """
+        r = self.c0 + k * self.delta
+        if not -(1 << 31) <= r < 1 << 31:
+            raise CorruptError("a sample of the classical codec is out of range")
+        now = r - self.origin
+        self.recon.append(r)
+        self.rest.append(now)
+        self.sizes.append(abs(k))
+        if self.adaptive:
+            limit = ((3 * usual_size + 19661) * self.delta) >> 12
+            self.adaptive.learn(16 * now - self.mean, limit)
+            if not self.planar:
+                self.adaptive.push(now - self.rest[-2] if len(self.rest) > 1 else 0)
+        if not self.planar:
+            self.past = [_clip(now, 1 << 32), *self.past[:-1]]
+
+
 def code_channel(
     coder: RangeEncoder | RangeDecoder,
     samples: list[int] | int,
@@ -151,59 +225,17 @@ def code_channel(
     Raises:
         CorruptError: the decoder's bytes are damaged.
     """
-    steps = samples if isinstance(samples, int) else len(samples)
-    center, half = params.center_index(delta), (delta - 1) // 2
     per_bin = (256 * 65536 + delta // 2) // delta
-    planar = params.base == PLANAR
-    coef = list(BOOK[params.base]) if params.base < 16 else _step_up(params.reflection)
-    past = [0] * len(coef)
-    mixture = Mixture(params.start)
-    adaptive = _Filter(params, delta) if params.filter else None
-    recon: list[int] = []
-    rest: list[int] = []  # the samples less what the centre and the reference foretell
-    sizes: list[int] = []
-    for t in range(steps):
-        near_size = None
-        origin = center
-        if reference is not None and params.gain:
-            origin += (params.gain * reference[t] + 4) >> 3
-        if planar:
-            around = _look_around(rest, t, raster)
-            w, n, nw = around[:3]
-            low, high = min(w, n), max(w, n)
-            base = low if nw >= high else high if nw <= low else w + n - nw
-            near_size = _near_size(sizes, t, raster)
-            if adaptive:
-                adaptive.inputs[:_PLANAR_TAPS] = [_clip(v - base, 1 << 24) for v in around]
-            mean = 16 * base
-        else:
-            mean = (sum(a * y for a, y in zip(coef, past, strict=True)) + 1024) >> 11
-        if adaptive:
-            if reference is not None:
-                adaptive.push_reference(reference[t] - reference[t - 1] if t else 0)
-            mean += adaptive.predict()
-        c0 = _clip(origin + ((mean + 8) >> 4), INDEX_LIMIT)
-        frac = _clip(mean - 16 * (c0 - origin), 8)
+    walk, mixture = Walk(reference, params, delta, raster), Mixture(params.start)
+    for t in range(samples if isinstance(samples, int) else len(samples)):
+        _, frac, near_size = walk.expect()
         mixture.prepare((frac * per_bin + 32768) >> 16, near_size)
         if isinstance(samples, int):
             assert isinstance(coder, RangeDecoder)
             k = mixture.decode(coder)
         else:
             assert isinstance(coder, RangeEncoder)
-            gap = samples[t] - c0
-            k = -((half - gap) // delta) if gap < 0 else (gap + half) // delta
+            k = walk.nearest(samples[t])
             mixture.encode(coder, k)
-        r = c0 + k * delta
-        if not -(1 << 31) <= r < 1 << 31:
-            raise CorruptError("a sample of the classical codec is out of range")
-        recon.append(r)
-        rest.append(r - origin)
-        sizes.append(abs(k))
-        if adaptive:
-            limit = ((3 * mixture.sizes[1] + 19661) * delta) >> 12
-            adaptive.learn(16 * (r - origin) - mean, limit)
-            if not planar:
-                adaptive.push(rest[t] - rest[t - 1] if t else 0)
-        if not planar:
-            past = [_clip(r - origin, 1 << 32), *past[:-1]]
-    return recon
+        walk.take(k, mixture.sizes[1])
+    return walk.recon

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.bitstream.varint import unzigzag, zigzag
@@ -15,8 +16,7 @@ PLANAR = 32
 """The base predictor for pictures."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChannelParams:
+class ChannelParams(NamedTuple):
     """What an encoder chose for one channel.
 
     Attributes:
@@ -87,8 +87,8 @@ def read_params(decoder: RangeDecoder, channel: int, delta: int, raster: Raster)
         back = decoder.golomb(0) if channel > 1 else 0
         if back >= channel:
             raise CorruptError("a channel refers to a channel that does not come before it")
-        params = replace(params, reference=channel - 1 - back, gain=decoder.bits(6) - 32)
-    params = replace(params, start=decoder.bits(4), center=unzigzag(decoder.golomb(6)))
+        params = params._replace(reference=channel - 1 - back, gain=decoder.bits(6) - 32)
+    params = params._replace(start=decoder.bits(4), center=unzigzag(decoder.golomb(6)))
     reflection = []
     for i in range(base - 15 if base < PLANAR else 0):
         q = decoder.bits(7) - 64 if i < 2 else unzigzag(decoder.golomb(3))
@@ -97,4 +97,4 @@ def read_params(decoder: RangeDecoder, channel: int, delta: int, raster: Raster)
         reflection.append(q)
     if abs(params.center_index(delta)) > INDEX_LIMIT + delta:
         raise CorruptError("a channel's centre is out of range")
-    return replace(params, reflection=tuple(reflection))
+    return params._replace(reflection=tuple(reflection))

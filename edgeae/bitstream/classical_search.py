@@ -1,97 +1,69 @@
 """How the encoder of the classical codec chooses a channel's parameters.
 
-Nothing here binds a reader: any choice decodes. Candidates are coded, on a few stretches of a long
-frame, and the smallest wins: first every base predictor alone, then adaptive filters on the best.
-The linear predictors come from a windowed autocorrelation in floats, as integers.
+Nothing here binds a reader: any choice decodes. What a choice would cost is estimated from the
+residuals it leaves, on a few stretches of a long frame, without coding them: first for every base
+predictor alone, then with adaptive filters on the likeliest, then for the filters beside the best.
+The few best are coded, and the smallest wins. All in integers, so that every machine chooses alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeae.bitstream.classical_kernel import measure, reflection
 from edgeae.bitstream.classical_loop import BOOK, FILTER_LENGTH, FILTER_RATE
 from edgeae.bitstream.classical_params import PLANAR, ChannelParams, Raster
 
 __all__ = ["choose_params"]
 
 IntArray = npt.NDArray[np.int32]
-Trial = Callable[[IntArray, "IntArray | None", ChannelParams, Raster], int]
+LongArray = npt.NDArray[np.int64]
+
 
 _LPC_ORDERS = (16, 8, 4, 2)
+_PARTNERS = (0, 3, 12)
+"""Base predictors that adaptive filters go well with."""
+_FILTERS = (6, 11)
+_N_ROUNDS = 3
+_N_FINALISTS = 2
 _STRETCH = 2048
 _N_STRETCHES = 4
 _SHORT = 64
+_BEGINNING = 32
 _N_FILTERS = len(FILTER_LENGTH) * len(FILTER_RATE) - 1
+_BITS_PER_COEFFICIENT = 80  # in 1/16 bit
 
 
 def _stretches(n: int, raster: Raster) -> list[slice]:
-    """The parts of a frame on which candidates are tried."""
+    """Return the parts of a frame of n steps on which choices are tried."""
     if raster.width:
         picture = raster.width * raster.height
         count = max(1, _STRETCH * _N_STRETCHES // picture)
         return [slice(0, min(n, count * picture))]
     if n <= _STRETCH * _N_STRETCHES:
         return [slice(0, n)]
-    begins = np.linspace(0, n - _STRETCH, _N_STRETCHES).astype(int).tolist()
-    return [slice(b, b + _STRETCH) for b in begins]
+    gap = (n - _STRETCH) // (_N_STRETCHES - 1)
+    return [slice(k * gap, k * gap + _STRETCH) for k in range(_N_STRETCHES)]
 
 
-def _reflection(x: npt.NDArray[np.float64], order: int, delta: int) -> list[float]:
-    """Reflection coefficients of the signal with the quantizer's noise on it."""
-    y = x - x.mean()
-    n = len(y)
-    ramp = max(1, n // 16)
-    window = 0.5 - 0.5 * np.cos(np.pi * (np.arange(ramp) + 0.5) / ramp)
-    y[:ramp] *= window
-    y[n - ramp :] *= window[::-1]
-    if n > 4 * order:
-        padded = np.concatenate([y, np.zeros(order)])
-        r = [float(y @ padded[lag : lag + n]) for lag in range(order + 1)]
-    else:
-        r = [0.0] * (order + 1)
-    noise = delta * delta / 12 if delta > 1 else 0.0
-    error = r[0] * (1 + 1e-9) + n * (noise + 1e-3)
-    coef: list[float] = []
-    out = []
-    for m in range(order):
-        k = (r[m + 1] - sum(a * r[m - i] for i, a in enumerate(coef))) / error
-        k = min(max(k, -0.9999), 0.9999)
-        coef = [*(a - k * b for a, b in zip(coef, reversed(coef), strict=True)), k]
-        error *= 1 - k * k
-        out.append(k)
-    return out
-
-
-def _quantized(reflection: list[float]) -> tuple[int, ...]:
-    """The nearest multiples q of the format's arcsine grid, -63..63."""
-    angles = np.arcsin(np.array(reflection)) * (128 / np.pi)
-    nearest = np.clip(np.rint(angles), -63, 63).astype(int).tolist()
-    return tuple(nearest)
-
-
-def _start(x: npt.NDArray[np.integer], delta: int) -> int:
+def _start(rest: LongArray, delta: int) -> int:
     """The power of two next to the mean difference, in steps, of the channel's beginning."""
-    head = x[:64].astype(np.int64)
-    size = np.abs(np.diff(head)).mean() / delta / 2 if len(head) > 1 else 1.0
-    return int(np.clip(np.rint(np.log2(size + 1e-9)) + 3, 0, 15))
+    changes = np.abs(np.diff(rest[:64]))
+    if not changes.size:
+        return 3
+    size = (int(changes.sum()) * 4 * 46341 >> 15) // (changes.size * delta)  # 46341 / 2^15: sqrt(2)
+    return min(max(size.bit_length() - 1, 0), 15)
 
 
-def _center(value: float, delta: int) -> int:
-    return int(np.rint(value / delta))
+def _center(value: int, delta: int) -> int:
+    """The nearest multiple of an odd step, as its number."""
+    return (value + delta // 2) // delta
 
 
-def _foretold(params: ChannelParams, references: list[IntArray]) -> npt.NDArray[np.int64] | int:
-    """What the reference foretells of a channel."""
-    if params.reference < 0:
-        return 0
-    return (params.gain * references[params.reference].astype(np.int64) + 4) >> 3
-
-
-def _likely_reference(x: IntArray, references: list[IntArray]) -> tuple[int, int] | None:
+def _likely_reference(x: IntArray, references: Sequence[IntArray]) -> tuple[int, int] | None:
     """The channel whose changes go best with those of x, and its gain in eighths."""
     change = np.diff(x.astype(np.float64))
     best, found = 0.2, None
@@ -107,88 +79,139 @@ def _likely_reference(x: IntArray, references: list[IntArray]) -> tuple[int, int
 
 
 def choose_params(
-    x: IntArray, references: list[IntArray], delta: int, raster: Raster, trial: Trial
-) -> ChannelParams:
-    """Choose parameters for one channel.
+    x: IntArray, references: Sequence[IntArray], delta: int, raster: Raster
+) -> list[ChannelParams]:
+    """Choose parameters for one channel: those that are worth coding it with, likeliest first.
 
     Args:
         x: the channel's grid indices [T].
         references: reconstructions [T] of the channels before it.
         delta: odd step of the residual.
         raster: the pictures' size.
-        trial: codes a stretch with given parameters, returns the bytes.
     """
-    parts = _stretches(len(x), raster)
-    costs: dict[ChannelParams, int] = {}
+    search = _Search(x, references, delta, raster)
+    search.climb(ChannelParams(base=0))
+    if len(x) >= _SHORT:
+        likely = _likely_reference(x, references)
+        if likely is not None:
+            search.climb(ChannelParams(base=0, reference=likely[0], gain=likely[1]))
+        best = search.finalists(1)[0]
+        if references and best.reference < 0 and best.filter:
+            search.ask([best._replace(reference=len(references) - 1)])
+    return [search.tuned(params) for params in search.finalists(_N_FINALISTS)]
 
-    def cost(params: ChannelParams) -> int:
-        if params not in costs:
-            total = 0
-            for part in parts:
-                near = None
-                local = params
-                if params.reference >= 0:
-                    near = np.ascontiguousarray(references[params.reference][part])
-                if part.start and params.base < len(BOOK):
-                    first = slice(part.start, part.start + 1)
-                    rest = x[first] - _foretold(params, [r[first] for r in references])
-                    local = replace(params, center=_center(float(rest[0]), delta))
-                total += trial(np.ascontiguousarray(x[part]), near, local, raster)
-            costs[params] = total
-        return costs[params]
 
-    best = _search(x, ChannelParams(base=0), parts, delta, raster, cost)
-    if len(x) < _SHORT:
+class _Search:
+    """The choices for one channel that were looked at, and what each is estimated to cost."""
+
+    def __init__(
+        self,
+        x: IntArray,
+        references: Sequence[IntArray],
+        delta: int,
+        raster: Raster,
+    ) -> None:
+        self.x, self.references, self.delta, self.raster = x, references, delta, raster
+        self.parts = _stretches(len(x), raster)
+        self.costs: dict[ChannelParams, int] = {}
+
+    def finalists(self, n: int) -> list[ChannelParams]:
+        """The cheapest choices, the best first; only one where parts of a frame tell which."""
+        best = sorted(self.costs, key=self.costs.__getitem__)[:n]
+        if n > 1 and self.parts[-1] != slice(0, len(self.x)):
+            totals = [sum(self._measured([params], exactly=True)) for params in best]
+            return [best[totals.index(min(totals))]]
         return best
-    likely = _likely_reference(x, references)
-    if likely is not None:
-        seed = ChannelParams(base=0, reference=likely[0], gain=likely[1])
-        rest = x - _foretold(seed, references)
-        best = min(best, _search(rest, seed, parts, delta, raster, cost), key=cost)
-    if references and best.reference < 0 and best.filter:
-        best = min(best, replace(best, reference=len(references) - 1), key=cost)
-    starts = [replace(best, start=s) for s in (best.start - 1, best.start + 1) if 0 <= s <= 15]
-    return min(best, *starts, key=cost)
 
+    def tuned(self, params: ChannelParams) -> ChannelParams:
+        """The same choice with the first guess of the residual's size that its beginning likes."""
+        likely = range(max(params.start - 2, 0), min(params.start + 4, 15) + 1)
+        choices = [params._replace(start=start) for start in likely]
+        costs = self._measured(choices, [slice(0, _BEGINNING)], exactly=True)
+        return choices[costs.index(min(costs))]
 
-def _search(
-    rest: npt.NDArray[np.integer],
-    seed: ChannelParams,
-    parts: list[slice],
-    delta: int,
-    raster: Raster,
-    cost: Callable[[ChannelParams], int],
-) -> ChannelParams:
-    """The cheapest predictor and filter for what a channel's reference leaves over."""
-    first = replace(seed, start=_start(rest, delta), center=_center(float(rest[0]), delta))
-    bases = [replace(first, base=base) for base in range(len(BOOK))]
-    if raster.width:
-        bases.append(replace(first, base=PLANAR))
-    if len(rest) >= _SHORT:
-        stretch = np.concatenate([rest[part] for part in parts])
-        full = _quantized(_reflection(stretch.astype(np.float64), _LPC_ORDERS[0], delta))
-        middle = _center(float(rest.mean()), 1)
-        for order in _LPC_ORDERS:
-            bases.append(replace(first, base=15 + order, center=middle, reflection=full[:order]))
-    ranked = sorted(bases, key=cost)
-    best = ranked[0]
-    if len(rest) < _SHORT:
-        return best
-    for base in ranked[:3]:
-        for filter_ in (6, 11):
-            best = min(best, replace(base, filter=filter_), key=cost)
-    best = min(best, *_neighbours(best), key=cost)
-    return min(best, *_neighbours(best), key=cost)
+    def ask(self, choices: Iterable[ChannelParams]) -> None:
+        """Estimate what is not known yet; all choices have the same reference."""
+        new = [params for params in dict.fromkeys(choices) if params not in self.costs]
+        if new:
+            for params, cost in zip(new, self._measured(new), strict=True):
+                self.costs[params] = cost + _BITS_PER_COEFFICIENT * len(params.reflection)
+
+    def _measured(
+        self,
+        choices: list[ChannelParams],
+        parts: Sequence[slice] | None = None,
+        *,
+        exactly: bool = False,
+    ) -> list[int]:
+        """What choices with one reference take on some parts of the channel: see `measure`."""
+        totals = [0] * len(choices)
+        reference = choices[0].reference
+        for part in self.parts if parts is None else parts:
+            local = choices
+            if part.start:
+                first = self._rest(choices[0], slice(part.start, part.start + 1))
+                center = _center(int(first[0]), self.delta)
+                local = [
+                    params._replace(center=center) if params.base < len(BOOK) else params
+                    for params in choices
+                ]
+            near = None
+            if reference >= 0:
+                near = np.ascontiguousarray(self.references[reference][part])
+            piece = np.ascontiguousarray(self.x[part])
+            found = measure(piece, near, self.delta, self.raster, local, exactly=exactly)
+            totals = [a + b for a, b in zip(totals, found, strict=True)]
+        return totals
+
+    def climb(self, seed: ChannelParams) -> None:
+        """Look for the best predictor and filter of what the seed's reference leaves over."""
+        n = len(self.x)
+        rest = self._rest(seed, slice(0, n))
+        start, center = _start(rest, self.delta), _center(int(rest[0]), self.delta)
+        first = seed._replace(start=start, center=center)
+        bases = {base: first._replace(base=base) for base in range(len(BOOK))}
+        if self.raster.width:
+            bases[PLANAR] = first._replace(base=PLANAR)
+        if n >= _SHORT:
+            stretch = np.concatenate([rest[part] for part in self.parts])
+            full = reflection(stretch, self.delta)
+            middle = int(rest.sum()) // n
+            for order in _LPC_ORDERS:
+                bases[15 + order] = first._replace(
+                    base=15 + order, center=middle, reflection=full[:order]
+                )
+        self.ask(bases.values())
+        if n < _SHORT:
+            return
+        likely = sorted(bases.values(), key=self.costs.__getitem__)[:2]
+        roots = likely + [bases[partner] for partner in _PARTNERS]
+        choices = [root._replace(filter=f) for root in roots for f in _FILTERS]
+        self.ask(choices)
+        best = min(choices, key=self.costs.__getitem__)
+        for _ in range(_N_ROUNDS):
+            last = best
+            choices = _neighbours(best)
+            self.ask(choices)
+            best = min([best, *choices], key=self.costs.__getitem__)
+            if best == last:
+                break
+
+    def _rest(self, params: ChannelParams, part: slice) -> LongArray:
+        """What the reference leaves over."""
+        rest = self.x[part].astype(np.int64)
+        if params.reference >= 0:
+            near = self.references[params.reference][part].astype(np.int64)
+            rest -= (params.gain * near + 4) >> 3
+        return rest
 
 
 def _neighbours(params: ChannelParams) -> list[ChannelParams]:
-    """The same predictor with the next shorter, longer, slower and faster filter."""
-    if not params.filter:
-        return [replace(params, filter=4), replace(params, filter=8)]
+    """The same choice with the next shorter, longer, slower and faster filter."""
     length, rate = divmod(params.filter - 1, len(FILTER_RATE))
     places = [(length - 1, rate), (length + 1, rate), (length, rate - 1), (length, rate + 1)]
     return [
-        replace(params, filter=1 + a * len(FILTER_RATE) + b)
+        params._replace(filter=1 + a * len(FILTER_RATE) + b)
         for a, b in places
         if 0 <= a < len(FILTER_LENGTH)
         and 0 <= b < len(FILTER_RATE)

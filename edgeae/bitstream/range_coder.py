@@ -78,6 +78,11 @@ class RangeEncoder:
         self.bits(0, 1)
         self.bits(u & ((1 << (k + prefix)) - 1), k + prefix)
 
+    def spent(self) -> int:
+        """How much of the code's interval is used up so far, in 1/256 bit, nearly."""
+        bits = self._range.bit_length()
+        return 256 * (8 * len(self._out) + 32 - bits) - (self._range << 8 >> (bits - 1) & 255)
+
     def finish(self) -> bytes:
         """Return the payload, in as few bytes as tell the last interval apart."""
         end = self._low + self._range

@@ -307,7 +307,7 @@ EAE_INLINE int64_t mixture_decode(mixture *m, eae_decoder *d)
 /* ---- prediction ---- */
 
 /* Histories grow forwards in a window; when it is full, its last items move to the front. */
-#define WINDOW 256
+#define WINDOW 32
 
 typedef struct {
     int32_t coef[MAX_ORDER];            /* Q15, that of the oldest first */
@@ -433,14 +433,13 @@ EAE_INLINE int32_t learn64(int32_t *w, const int32_t *v, int n, int64_t g, int s
     return seen;
 }
 
-/* One call for each of the lengths, so that the compiler knows them. */
+/* The lengths are small, 4 or 6, or whole vectors: the compiler must not know more than that, or it
+ * unrolls the loops before it thinks of vectors. */
 #define WITH_LENGTH(n, call) \
-    switch (n) { \
-    case 4: call(4); break; \
-    case 6: call(6); break; \
-    case 8: call(8); break; \
-    case 16: call(16); break; \
-    default: call(32); break; \
+    if (n < 8) { \
+        call(n); \
+    } else { \
+        call(n / 8 * 8); \
     }
 
 EAE_INLINE const int32_t *own_inputs(const predictor *p)
@@ -450,19 +449,20 @@ EAE_INLINE const int32_t *own_inputs(const predictor *p)
 
 EAE_INLINE int64_t predict_filter(predictor *p)
 {
+    const int own = p->own;
     const int32_t *v = own_inputs(p);
     int64_t sum = (1 << 11) + (int64_t)p->weight[p->own - 1] * p->newest;
     int i;
     if (p->weight_limit * p->magnitude < SMALL) {
         int32_t part = 0;
 #define DOT(n) part = dot32(p->weight, v, n)
-        WITH_LENGTH(p->own, DOT)
+        WITH_LENGTH(own, DOT)
 #undef DOT
         sum += part;
     } else {
         int64_t part = 0;
 #define DOT(n) part = dot64(p->weight, v, n)
-        WITH_LENGTH(p->own, DOT)
+        WITH_LENGTH(own, DOT)
 #undef DOT
         sum += part;
     }
@@ -475,7 +475,7 @@ EAE_INLINE int64_t predict_filter(predictor *p)
 EAE_INLINE void filter_learn(predictor *p, int64_t error, int64_t limit)
 {
     const int32_t *v = own_inputs(p);
-    const int shift = 8 + p->rate;
+    const int own = p->own, shift = 8 + p->rate;
     int64_t size, g;
     int32_t seen = 0, far_seen = 0;
     error = clip(clip(error, limit), (int64_t)1 << 30);
@@ -486,14 +486,14 @@ EAE_INLINE void filter_learn(predictor *p, int64_t error, int64_t limit)
     if (g < ((int64_t)1 << 31) && g * (p->magnitude + 1) < SMALL - (1 << 16)) {
         int32_t small = (int32_t)(error < 0 ? -g : g);
 #define LEARN(n) seen = learn32(p->weight, v, n, small, shift)
-        WITH_LENGTH(p->own, LEARN)
+        WITH_LENGTH(own, LEARN)
 #undef LEARN
         if (p->far)
             far_seen = learn32(p->far_weight, p->far_input, REFERENCE_TAPS, small, shift);
     } else {
         g = error < 0 ? -g : g;
 #define LEARN(n) seen = learn64(p->weight, v, n, g, shift)
-        WITH_LENGTH(p->own, LEARN)
+        WITH_LENGTH(own, LEARN)
 #undef LEARN
         if (p->far)
             far_seen = learn64(p->far_weight, p->far_input, REFERENCE_TAPS, g, shift);
@@ -751,13 +751,20 @@ LOOP(encode_filtered_wide, EAE_WIDE, 1, 0, 1)
 LOOP(decode_filtered_wide, EAE_WIDE, 0, 0, 1)
 #endif
 
+#ifdef EAE_WIDE
+static int is_wide(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
+        __builtin_cpu_supports("bmi2");
+}
+#endif
+
 static loop pick_loop(int encode, const eae_classical_params *c)
 {
     if (c->base == PLANAR)
         return encode ? encode_planar : decode_planar;
 #ifdef EAE_WIDE
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") &&
-        __builtin_cpu_supports("bmi2")) {
+    if (is_wide()) {
         if (c->filter == 0)
             return encode ? encode_plain_wide : decode_plain_wide;
         return encode ? encode_filtered_wide : decode_filtered_wide;
@@ -775,6 +782,180 @@ static int code_channel(
 {
     const channel s = {x, reference, recon, sizes, steps, delta, width, height};
     return pick_loop(e != NULL, c)(&s, e, d, c);
+}
+
+/* ---- what a choice of parameters would cost ---- */
+
+/* In 1/16 bit, eight residuals whose sizes sum to 0..63: the entropy of two-sided geometric numbers
+ * of that mean size. */
+static const uint16_t block_cost[64] = {
+    0, 87, 141, 184, 219, 249, 276, 299, 320, 339, 357, 373, 388, 401, 414, 426, 438, 449, 459,
+    469, 478, 487, 495, 504, 511, 519, 526, 533, 540, 546, 552, 559, 564, 570, 576, 581, 586, 591,
+    596, 601, 606, 610, 615, 619, 624, 628, 632, 636, 640, 644, 647, 651, 655, 658, 662, 665, 669,
+    672, 675, 678, 681, 685, 688, 691,
+};
+
+/* 128 * log2(1 + i / 64) */
+static const uint8_t log_cost[64] = {
+    0, 3, 6, 8, 11, 14, 17, 19, 22, 24, 27, 29, 32, 34, 37, 39, 41, 44, 46, 48, 50, 52, 55, 57,
+    59, 61, 63, 65, 67, 69, 71, 73, 75, 77, 79, 81, 82, 84, 86, 88, 90, 91, 93, 95, 97, 98, 100,
+    102, 103, 105, 107, 108, 110, 111, 113, 115, 116, 118, 119, 121, 122, 124, 125, 127,
+};
+
+EAE_INLINE int64_t cost_of(uint64_t sum)
+{
+    int n;
+    if (sum < 64)
+        return block_cost[sum];
+    n = bit_length(sum) - 1;
+    return 128 * (int64_t)n + log_cost[(sum << 6 >> n) & 63] - 72;
+}
+
+/* One of the choices that are tried at the same time. */
+typedef struct {
+    predictor p;
+    int64_t center, last, size, cost;
+    uint64_t sum;
+    int32_t gain;
+} lane;
+
+#define MAX_LANES 20
+/* After so many samples, lanes that are 1/2^LAP_SHARE and LAP_SLACK behind the best give up. */
+#define LAP 128
+#define LAP_SHARE 4
+#define LAP_SLACK 1024
+#define HOPELESS ((int64_t)1 << 60)
+
+EAE_INLINE void lane_step(
+    lane *v, const channel *s, size_t t, int64_t half, int shift, const int filtered)
+{
+    const int64_t delta = s->delta;
+    int64_t origin = v->center, mean, c0, gap, now;
+    uint32_t k;
+    if (v->gain)
+        origin += down((int64_t)v->gain * s->reference[t] + 4, 3);
+    if (filtered && v->p.far)
+        far_push(&v->p, t ? (int64_t)s->reference[t] - s->reference[t - 1] : 0);
+    mean = predict_base(&v->p) + (filtered ? predict_filter(&v->p) : 0);
+    c0 = clip(origin + down(mean + 8, 4), INDEX_LIMIT);
+    gap = s->x[t] - c0;
+    k = (uint32_t)(size_of(gap) + half);
+    if (delta > 1)
+        k /= (uint32_t)delta;
+    now = c0 + (gap < 0 ? -(int64_t)k : (int64_t)k) * delta - origin;
+    v->sum += k;
+    if ((t & 7) == 7) {
+        v->cost += cost_of(v->sum);
+        v->sum = 0;
+    }
+    if (filtered) {
+        v->size += down(((int64_t)k << 16) - v->size, shift);
+        filter_learn(&v->p, 16 * now - mean, down((3 * v->size + 19661) * delta, 12));
+        filter_push(&v->p, t ? now - v->last : 0);
+    }
+    base_push(&v->p, now);
+    v->last = now;
+}
+
+/* Sends home the lanes that fell behind; returns how many go on, the first ones of `running`. */
+static size_t next_lap(lane **running, size_t n)
+{
+    int64_t best = HOPELESS;
+    size_t i, left = 0;
+    for (i = 0; i < n; i++)
+        best = running[i]->cost < best ? running[i]->cost : best;
+    best += (best >> LAP_SHARE) + LAP_SLACK;
+    for (i = 0; i < n; i++) {
+        if (running[i]->cost > best)
+            running[i]->cost = HOPELESS;
+        else
+            running[left++] = running[i];
+    }
+    return left;
+}
+
+#define MEASURE(name, target, filtered) \
+    target static void name(const channel *s, lane **running, size_t n) \
+    { \
+        const int64_t half = (s->delta - 1) / 2; \
+        size_t t, i; \
+        for (t = 0; t < s->steps; t++) { \
+            int begin = t > 13 ? 4 : bit_length(t + 2) - 1; \
+            if (t > 0 && t % LAP == 0) \
+                n = next_lap(running, n); \
+            for (i = 0; i < n; i++) \
+                lane_step(running[i], s, t, half, begin, filtered); \
+        } \
+    }
+
+MEASURE(measure_plain, , 0)
+MEASURE(measure_filtered, , 1)
+#ifdef EAE_WIDE
+MEASURE(measure_plain_wide, EAE_WIDE, 0)
+MEASURE(measure_filtered_wide, EAE_WIDE, 1)
+#endif
+
+static void measure(const channel *s, lane *v, size_t n, int filtered)
+{
+    lane *running[MAX_LANES];
+    size_t i;
+    for (i = 0; i < n; i++)
+        running[i] = v + i;
+#ifdef EAE_WIDE
+    if (is_wide()) {
+        (filtered ? measure_filtered_wide : measure_plain_wide)(s, running, n);
+        return;
+    }
+#endif
+    (filtered ? measure_filtered : measure_plain)(s, running, n);
+}
+
+static void lane_init(lane *v, const eae_classical_params *c, int32_t delta)
+{
+    memset(v, 0, sizeof *v);
+    predictor_init(&v->p, c, delta);
+    v->center = center_of(c, delta);
+    v->gain = c->reference >= 0 ? c->gain : 0;
+    v->size = (int64_t)1 << (13 + c->start);
+}
+
+static int64_t measure_planar(const channel *s, const eae_classical_params *c)
+{
+    const remainder z = {
+        s->recon, s->reference, center_of(c, s->delta), c->reference >= 0 ? c->gain : 0};
+    const int64_t delta = s->delta, half = (delta - 1) / 2;
+    lane v;
+    size_t t;
+    lane_init(&v, c, s->delta);
+    for (t = 0; t < s->steps; t++) {
+        const int64_t origin = foretold(&z, t);
+        int64_t base, mean, c0, gap;
+        uint32_t k;
+        neighbours near;
+        if (v.p.far)
+            far_push(&v.p, t ? (int64_t)s->reference[t] - s->reference[t - 1] : 0);
+        look_around(&near, &z, t, s->width, s->height);
+        base = median_edge(&near);
+        mean = 16 * base;
+        if (c->filter) {
+            planar_inputs(&v.p, &near, base);
+            mean += predict_filter(&v.p);
+        }
+        c0 = clip(origin + down(mean + 8, 4), INDEX_LIMIT);
+        gap = s->x[t] - c0;
+        k = (uint32_t)(size_of(gap) + half) / (uint32_t)delta;
+        s->recon[t] = (int32_t)(c0 + (gap < 0 ? -(int64_t)k : (int64_t)k) * delta);
+        v.sum += k;
+        if ((t & 7) == 7) {
+            v.cost += cost_of(v.sum);
+            v.sum = 0;
+        }
+        v.size += down(((int64_t)k << 16) - v.size, t > 13 ? 4 : bit_length(t + 2) - 1);
+        if (c->filter)
+            filter_learn(
+                &v.p, 16 * (s->recon[t] - origin) - mean, down((3 * v.size + 19661) * delta, 12));
+    }
+    return v.cost + cost_of(v.sum);
 }
 
 /* ---- a channel's parameters ---- */
@@ -841,7 +1022,93 @@ static int get_params(
         center_of(c, delta) >= -INDEX_LIMIT - delta;
 }
 
-/* ---- the three entries ---- */
+/* ---- linear prediction ---- */
+
+#define SIGNAL_BITS 20
+#define POWER_BITS 42
+#define FRACTION 40
+
+/* x k / 2^FRACTION, rounded down, in two parts that fit 64 bits */
+static int64_t scaled(int64_t x, int64_t k)
+{
+    const int half = FRACTION / 2;
+    return down(x * down(k, half) + down(x * (k & (((int64_t)1 << half) - 1)), half), half);
+}
+
+/* 2^FRACTION a / b, rounded towards zero, for |a| <= b */
+static int64_t ratio(int64_t a, int64_t b)
+{
+    const int64_t part = (int64_t)1 << (FRACTION / 2);
+    const int64_t high = size_of(a) * part / b, low = (size_of(a) * part - high * b) * part / b;
+    return a < 0 ? -(high * part + low) : high * part + low;
+}
+
+void eae_classical_reflect(
+    const int64_t *y, int32_t *work, size_t n, int32_t delta, int32_t reflection[MAX_ORDER])
+{
+    const int64_t most_noise = (int64_t)1 << 36, one = (int64_t)1 << FRACTION;
+    int64_t mean = 0, peak = 0, r[MAX_ORDER + 1], b[MAX_ORDER + 1], noise;
+    size_t ramp = n / 16 > 0 ? n / 16 : 1, i;
+    int bits = (62 - bit_length(n)) / 2, shift, lag, m;
+    memset(reflection, 0, MAX_ORDER * sizeof *reflection);
+    if (n <= 4 * MAX_ORDER)
+        return;
+    for (i = 0; i < n; i++)
+        mean += y[i];
+    mean = mean >= 0 ? mean / (int64_t)n : -((-mean + (int64_t)n - 1) / (int64_t)n);
+    for (i = 0; i < n; i++)
+        peak = size_of(y[i] - mean) > peak ? size_of(y[i] - mean) : peak;
+    /* so many bits that the sums fit; faded in and out */
+    shift = bit_length((uint64_t)peak) - (bits < SIGNAL_BITS ? bits : SIGNAL_BITS);
+    for (i = 0; i < n; i++) {
+        int64_t v = y[i] - mean;
+        size_t end = i < n - 1 - i ? i : n - 1 - i;
+        v = shift > 0 ? down(v, shift) : v * ((int64_t)1 << -shift);
+        if (end < ramp) {
+            int64_t s = (int64_t)((2 * end + 1) * 65536 / (2 * ramp));
+            v = down(v * (((s * s) >> 16) * (3 * 65536 - 2 * s) >> 16), 16);
+        }
+        work[i] = (int32_t)v;
+    }
+    for (lag = 0; lag <= MAX_ORDER; lag++) {
+        int64_t sum = 0;
+        for (i = (size_t)lag; i < n; i++)
+            sum += (int64_t)work[i] * work[i - (size_t)lag];
+        r[lag] = sum;
+    }
+    /* the quantizer's noise is part of what is predicted from */
+    noise = delta > 1 ? (int64_t)delta * delta : 0;
+    if (shift > 0)
+        noise = down(noise / 12, 2 * shift);
+    else if (bit_length((uint64_t)noise) - 2 * shift > 44)
+        noise = most_noise;
+    else
+        noise = noise * ((int64_t)1 << (-2 * shift)) / 12;
+    noise = noise < most_noise ? noise : most_noise;
+    r[0] += down(r[0], 30) + 1 + (int64_t)n * noise;
+    shift = bit_length((uint64_t)r[0]) - POWER_BITS;
+    for (lag = 0; lag <= MAX_ORDER; lag++)
+        b[lag] = r[lag] = shift > 0 ? down(r[lag], shift) : r[lag] * ((int64_t)1 << -shift);
+    /* Schur's recursion: b holds the backward errors, one step late */
+    for (m = 0; m < MAX_ORDER; m++) {
+        int64_t k, size;
+        int q = 0;
+        if (b[m] < 1)
+            break;
+        k = clip(ratio(clip(r[m + 1], b[m]), b[m]), one - (one >> 13));
+        for (lag = MAX_ORDER; lag > m; lag--) {
+            int64_t ahead = r[lag], behind = b[lag - 1];
+            r[lag] = ahead - scaled(behind, k);
+            b[lag] = behind - scaled(ahead, k);
+        }
+        size = down(size_of(k), FRACTION - 16);
+        while (q < 63 && size >= sine[q] + sine[q + 1])
+            q++;
+        reflection[m] = k < 0 ? -q : q;
+    }
+}
+
+/* ---- the entries ---- */
 
 size_t eae_classical_encode(
     const int32_t *x, int32_t *recon, uint32_t *sizes, size_t steps, int channels,
@@ -866,14 +1133,19 @@ size_t eae_classical_encode(
 size_t eae_classical_try(
     const int32_t *x, const int32_t *reference, int32_t *recon, uint32_t *sizes, size_t steps,
     int32_t delta, size_t width, size_t height, const eae_classical_params *params, uint8_t *out,
-    size_t cap)
+    size_t cap, int64_t *spent)
 {
     eae_encoder e;
+    int bits;
     eae_enc_init(&e, out, cap);
     put_params(&e, params, reference != NULL, width > 0);
     if (!code_channel(
-            &e, NULL, x, reference, recon, sizes, steps, delta, width, height, params))
+            &e, NULL, x, params->reference >= 0 ? reference : NULL, recon, sizes, steps, delta,
+            width, height, params))
         return EAE_OVERFLOW;
+    bits = bit_length(e.range);
+    *spent = 256 * (8 * (int64_t)e.pos + 32 - bits) -
+        (int64_t)(((uint64_t)e.range << 8 >> (bits - 1)) & 255u);
     return eae_enc_finish(&e);
 }
 
@@ -893,4 +1165,31 @@ int eae_classical_decode(
             return 0;
     }
     return eae_dec_finish(&d);
+}
+
+void eae_classical_measure(
+    const int32_t *x, const int32_t *reference, int32_t *recon, size_t steps, int32_t delta,
+    size_t width, size_t height, const eae_classical_params *params, size_t n, int64_t *cost)
+{
+    const channel s = {x, reference, recon, NULL, steps, delta, width, height};
+    lane v[MAX_LANES];
+    size_t done = 0;
+    while (done < n) {
+        const int filtered = params[done].filter != 0;
+        size_t count = 0, i;
+        if (params[done].base == PLANAR) {
+            cost[done] = measure_planar(&s, params + done);
+            done++;
+            continue;
+        }
+        while (count < MAX_LANES && done + count < n && params[done + count].base != PLANAR &&
+               (params[done + count].filter != 0) == filtered) {
+            lane_init(v + count, params + done + count, delta);
+            count++;
+        }
+        measure(&s, v, count, filtered);
+        for (i = 0; i < count; i++)
+            cost[done + i] = v[i].cost < HOPELESS ? v[i].cost + cost_of(v[i].sum) : HOPELESS;
+        done += count;
+    }
 }

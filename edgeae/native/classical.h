@@ -31,11 +31,23 @@ size_t eae_classical_encode(
     const int32_t *delta, size_t width, size_t height, const eae_classical_params *params,
     uint8_t *out, size_t cap);
 
-/* Codes one channel alone, with the reconstruction of a reference or NULL: to compare choices. */
+/* Codes one channel alone, with the reconstruction of a reference or NULL: to compare choices.
+ * spent gets how much of the code's interval is used up, in 1/256 bit. */
 size_t eae_classical_try(
     const int32_t *x, const int32_t *reference, int32_t *recon, uint32_t *sizes, size_t steps,
     int32_t delta, size_t width, size_t height, const eae_classical_params *params, uint8_t *out,
-    size_t cap);
+    size_t cap, int64_t *spent);
+
+/* Estimates, in 1/16 bit, what the samples of one channel would take with each of n choices of
+ * parameters, of which those with a reference use the one given. recon [steps] is scratch. */
+void eae_classical_measure(
+    const int32_t *x, const int32_t *reference, int32_t *recon, size_t steps, int32_t delta,
+    size_t width, size_t height, const eae_classical_params *params, size_t n, int64_t *cost);
+
+/* Reflection coefficients for y, |y| < 2^36, as the parameters hold them; work [n] is scratch. */
+void eae_classical_reflect(
+    const int64_t *y, int32_t *work, size_t n, int32_t delta,
+    int32_t reflection[EAE_CLASSICAL_MAX_ORDER]);
 
 /* Reads what eae_classical_encode wrote. Returns 0 for damaged bytes. */
 int eae_classical_decode(

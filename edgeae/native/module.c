@@ -278,17 +278,18 @@ static int parse_prior(prior_call *p, PyObject *options, PyObject *delta, PyObje
 }
 
 /* prior_encode(options, delta i32[channels], x i32[groups * steps * channels], code like x | None, groups, steps,
- * recon like x, out) -> bytes, or None where a sample is out of range */
+ * recon like x, out, limit = -1) -> bytes, or None where a sample is out of range, or the bytes would be
+ * more than limit, if that is not negative */
 static PyObject *py_prior_encode(PyObject *self, PyObject *args)
 {
     prior_call *p;
     PyObject *options, *delta, *code, *result = NULL;
     Py_buffer x, recon;
-    Py_ssize_t groups, steps;
+    Py_ssize_t groups, steps, limit = -1;
     (void)self;
     if (!PyArg_ParseTuple(
-            args, "O!Oy*Onnw*", &PyTuple_Type, &options, &delta, &x, &code, &groups, &steps,
-            &recon))
+            args, "O!Oy*Onnw*|n", &PyTuple_Type, &options, &delta, &x, &code, &groups, &steps,
+            &recon, &limit))
         return NULL;
     p = PyMem_RawCalloc(1, sizeof *p);
     if (p == NULL) {
@@ -304,8 +305,12 @@ static PyObject *py_prior_encode(PyObject *self, PyObject *args)
         size_t head = 5 * (size_t)p->prior.n_channels + 16;
         size_t cap = head + 3 * p->n_items, len = EAE_OVERFLOW;
         uint8_t *out = NULL;
-        int attempt;
-        for (attempt = 0; attempt < 2 && len == EAE_OVERFLOW; attempt++) {
+        int attempt, is_last = 0;
+        for (attempt = 0; attempt < 2 && len == EAE_OVERFLOW && !is_last; attempt++) {
+            if (limit >= 0 && (size_t)limit + 4 <= cap) { /* the end takes 4 bytes for a while */
+                cap = (size_t)limit + 4;
+                is_last = 1;
+            }
             PyMem_RawFree(out);
             out = PyMem_RawMalloc(cap);
             if (out == NULL) {
@@ -319,7 +324,7 @@ static PyObject *py_prior_encode(PyObject *self, PyObject *args)
             Py_END_ALLOW_THREADS
             cap = head + 16 * p->n_items; /* no sample takes more */
         }
-        if (len == EAE_UNCODABLE) {
+        if (len == EAE_UNCODABLE || len == EAE_OVERFLOW || (limit >= 0 && len > (size_t)limit)) {
             PyMem_RawFree(out);
             Py_INCREF(Py_None);
             result = Py_None;
@@ -403,35 +408,41 @@ static int check_raster(
     return 1;
 }
 
+/* before: the channels that may be referred to */
+static int are_params(const eae_classical_params *p, int before, Py_ssize_t width)
+{
+    int i, good = p->base >= 0 && p->base <= (width > 0 ? 32 : 31) && p->filter >= 0 &&
+        p->filter <= 15 && p->reference >= -1 && p->reference < before && p->gain >= -32 &&
+        p->gain <= 31 && p->start >= 0 && p->start <= 15;
+    for (i = 0; i < EAE_CLASSICAL_MAX_ORDER; i++)
+        good = good && p->reflection[i] >= -63 && p->reflection[i] <= 63;
+    return good;
+}
+
 static int check_params(const Py_buffer *params, int channels, Py_ssize_t width)
 {
-    const eae_classical_params *p = params->buf;
-    int c, i, good = 1;
+    int c, good = 1;
     if (!has_items(params, sizeof(int32_t), channels * CLASSICAL_PARAMS, "params"))
         return 0;
-    for (c = 0; c < channels && good; c++) {
-        good = p[c].base >= 0 && p[c].base <= (width > 0 ? 32 : 31) && p[c].filter >= 0 &&
-            p[c].filter <= 15 && p[c].reference >= -1 && p[c].reference < (c > 0 ? c : 1) &&
-            p[c].gain >= -32 && p[c].gain <= 31 && p[c].start >= 0 && p[c].start <= 15;
-        for (i = 0; i < EAE_CLASSICAL_MAX_ORDER; i++)
-            good = good && p[c].reflection[i] >= -63 && p[c].reflection[i] <= 63;
-    }
+    for (c = 0; c < channels && good; c++)
+        good = are_params((const eae_classical_params *)params->buf + c, c > 0 ? c : 1, width);
     return good || out_of_range();
 }
 
 /* classical_encode(x i32[channels * steps], channels, delta i32[channels], width, height, params
- * i32[channels * 22], reference i32[steps] or empty, recon i32[channels * steps] out) -> bytes. With
- * a reference there is one channel, coded as if the reference came before it. */
+ * i32[channels * 22], reference i32[steps] or empty, recon i32[channels * steps] out, limit = -1) ->
+ * bytes, or None where they would be more than limit, if that is not negative. With a reference
+ * there is one channel, coded as if the reference came before it. */
 static PyObject *py_classical_encode(PyObject *self, PyObject *args)
 {
     Py_buffer x, delta, params, reference, recon;
     int channels;
-    Py_ssize_t width, height, n;
+    Py_ssize_t width, height, n, limit = -1;
     PyObject *result = NULL;
     (void)self;
     if (!PyArg_ParseTuple(
-            args, "y*iy*nny*y*w*", &x, &channels, &delta, &width, &height, &params, &reference,
-            &recon))
+            args, "y*iy*nny*y*w*|n", &x, &channels, &delta, &width, &height, &params, &reference,
+            &recon, &limit))
         return NULL;
     n = n_items(&x, sizeof(int32_t), "x");
     if (n >= 0 && check_raster(&delta, channels, width, height) &&
@@ -439,9 +450,11 @@ static PyObject *py_classical_encode(PyObject *self, PyObject *args)
         has_items(&recon, sizeof(int32_t), n, "recon") &&
         has_items(&reference, sizeof(int32_t), reference.len > 0 ? n : 0, "reference")) {
         size_t steps = (size_t)n / (size_t)channels, cap = 16 * (size_t)n + 64 * (size_t)channels;
-        uint8_t *out = PyMem_RawMalloc(cap);
+        const size_t most = limit < 0 || (size_t)limit > cap - 4 ? cap - 4 : (size_t)limit;
+        uint8_t *out = PyMem_RawMalloc(cap = most + 4); /* the end takes up to 4 bytes for a while */
         uint32_t *sizes = PyMem_RawMalloc((steps + 1) * sizeof *sizes);
         size_t len = EAE_OVERFLOW;
+        int64_t spent;
         if (n % channels != 0 || (reference.len > 0 && channels != 1)) {
             PyErr_SetString(PyExc_ValueError, "x: not a whole number of steps");
         } else if (out == NULL || sizes == NULL) {
@@ -451,17 +464,20 @@ static PyObject *py_classical_encode(PyObject *self, PyObject *args)
             if (reference.len > 0)
                 len = eae_classical_try(
                     x.buf, reference.buf, recon.buf, sizes, steps, *(const int32_t *)delta.buf,
-                    (size_t)width, (size_t)height, params.buf, out, cap);
+                    (size_t)width, (size_t)height, params.buf, out, cap, &spent);
             else
                 len = eae_classical_encode(
                     x.buf, recon.buf, sizes, steps, channels, delta.buf, (size_t)width,
                     (size_t)height, params.buf, out, cap);
             Py_END_ALLOW_THREADS
-            if (len == EAE_OVERFLOW) {
-                PyErr_SetString(PyExc_ValueError, "x: a sample is out of range");
-            } else {
+            if (len != EAE_OVERFLOW && len <= most) {
                 result = take_bytes(out, len);
                 out = NULL;
+            } else if (limit >= 0) {
+                Py_INCREF(Py_None);
+                result = Py_None;
+            } else {
+                PyErr_SetString(PyExc_ValueError, "x: a sample is out of range");
             }
         }
         PyMem_RawFree(out);
@@ -472,6 +488,101 @@ static PyObject *py_classical_encode(PyObject *self, PyObject *args)
     PyBuffer_Release(&params);
     PyBuffer_Release(&reference);
     PyBuffer_Release(&recon);
+    return result;
+}
+
+/* classical_measure(x i32[steps], delta, width, height, params i32[n * 22], reference i32[steps] or
+ * empty, costs i64[n] out, exactly): what n choices of parameters take; estimated in 1/16 bit,
+ * without the parameters, or exactly in 1/256 bit, with them */
+static PyObject *py_classical_measure(PyObject *self, PyObject *args)
+{
+    Py_buffer x, params, reference, costs;
+    long step;
+    int exactly, good = 1;
+    Py_ssize_t width, height, n, choices, c;
+    PyObject *result = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(
+            args, "y*lnny*y*w*p", &x, &step, &width, &height, &params, &reference, &costs,
+            &exactly))
+        return NULL;
+    n = n_items(&x, sizeof(int32_t), "x");
+    choices = n_items(&costs, sizeof(int64_t), "costs");
+    if (n < 0 || choices < 0 ||
+        !has_items(&params, sizeof(int32_t), choices * CLASSICAL_PARAMS, "params") ||
+        !has_items(&reference, sizeof(int32_t), reference.len > 0 ? n : 0, "reference"))
+        goto done;
+    if (step < 1 || step > EAE_MAX_DELTA || step % 2 == 0 || width < 0 || height < (width > 0))
+        good = 0;
+    for (c = 0; c < choices && good; c++) {
+        const eae_classical_params *p = (const eae_classical_params *)params.buf + c;
+        good = are_params(p, 1, width) && (p->reference < 0 || reference.len > 0);
+    }
+    if (!good) {
+        out_of_range();
+    } else {
+        const int32_t *near = reference.len > 0 ? reference.buf : NULL;
+        size_t cap = exactly ? 16 * (size_t)n + 64 : 0;
+        int32_t *recon = PyMem_RawMalloc(((size_t)n + 1) * sizeof *recon);
+        uint32_t *sizes = PyMem_RawMalloc(((size_t)n + 1) * sizeof *sizes);
+        uint8_t *out = PyMem_RawMalloc(cap + 1);
+        if (recon == NULL || sizes == NULL || out == NULL) {
+            PyErr_NoMemory();
+        } else {
+            Py_BEGIN_ALLOW_THREADS
+            if (!exactly)
+                eae_classical_measure(
+                    x.buf, near, recon, (size_t)n, (int32_t)step, (size_t)width, (size_t)height,
+                    params.buf, (size_t)choices, costs.buf);
+            for (c = 0; exactly && c < choices; c++)
+                if (eae_classical_try(
+                        x.buf, near, recon, sizes, (size_t)n, (int32_t)step, (size_t)width,
+                        (size_t)height, (const eae_classical_params *)params.buf + c, out, cap,
+                        (int64_t *)costs.buf + c) == EAE_OVERFLOW)
+                    ((int64_t *)costs.buf)[c] = INT64_MAX;
+            Py_END_ALLOW_THREADS
+            Py_INCREF(Py_None);
+            result = Py_None;
+        }
+        PyMem_RawFree(recon);
+        PyMem_RawFree(sizes);
+        PyMem_RawFree(out);
+    }
+done:
+    PyBuffer_Release(&x);
+    PyBuffer_Release(&params);
+    PyBuffer_Release(&reference);
+    PyBuffer_Release(&costs);
+    return result;
+}
+
+/* classical_reflect(y i64[n], delta, reflection i32[16] out): |y| < 2^36 */
+static PyObject *py_classical_reflect(PyObject *self, PyObject *args)
+{
+    Py_buffer y, reflection;
+    long step;
+    Py_ssize_t n;
+    PyObject *result = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*lw*", &y, &step, &reflection))
+        return NULL;
+    n = n_items(&y, sizeof(int64_t), "y");
+    if (n >= 0 && ((step >= 1 && step <= EAE_MAX_DELTA) || out_of_range()) &&
+        has_items(&reflection, sizeof(int32_t), EAE_CLASSICAL_MAX_ORDER, "reflection")) {
+        int32_t *work = PyMem_RawMalloc(((size_t)n + 1) * sizeof *work);
+        if (work == NULL) {
+            PyErr_NoMemory();
+        } else {
+            Py_BEGIN_ALLOW_THREADS
+            eae_classical_reflect(y.buf, work, (size_t)n, (int32_t)step, reflection.buf);
+            Py_END_ALLOW_THREADS
+            PyMem_RawFree(work);
+            Py_INCREF(Py_None);
+            result = Py_None;
+        }
+    }
+    PyBuffer_Release(&y);
+    PyBuffer_Release(&reflection);
     return result;
 }
 
@@ -663,6 +774,8 @@ static PyMethodDef methods[] = {
     {"prior_encode", py_prior_encode, METH_VARARGS, "Code samples with a prior."},
     {"prior_decode", py_prior_decode, METH_VARARGS, "Read samples that prior_encode wrote."},
     {"classical_encode", py_classical_encode, METH_VARARGS, "Code samples without a model."},
+    {"classical_measure", py_classical_measure, METH_VARARGS, "Estimate what choices would take."},
+    {"classical_reflect", py_classical_reflect, METH_VARARGS, "Fit a linear predictor."},
     {"classical_decode", py_classical_decode, METH_VARARGS, "Read what classical_encode wrote."},
     {"net_clones", py_net_clones, METH_NOARGS, "Instruction sets that nets can run on."},
     {"net_open", py_net_open, METH_VARARGS, "Check a net's program and make its arena."},

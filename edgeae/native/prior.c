@@ -184,6 +184,8 @@ size_t eae_prior_encode(
                 recon[c] = (int32_t)r;
                 eae_cdf_encode(family + c, &e, at.ls, at.frac16, k);
             }
+            if (e.pos > e.cap)
+                return EAE_OVERFLOW;
             learn(&w, recon, before, code != NULL ? code + t * n : NULL);
             before = recon;
             recon += n;

@@ -29,6 +29,7 @@ def encode_frames(
     delta: int | Sequence[int] = 1,
     cond: Sequence[int] = (),
     code: Sequence[IntArray] | None = None,
+    limits: Sequence[int | None] | None = None,
 ) -> list[tuple[bytes, IntArray] | None]:
     """Code frames.
 
@@ -38,25 +39,32 @@ def encode_frames(
         delta: quantizer step, odd: one per channel, or one for all.
         cond: the constant features, 0 to 127.
         code: int32 like ``x``, where the prior reads a code.
+        limits: per frame the most bytes of its payload, or None: the C kernel gives up beyond.
 
     Returns:
         Per frame its payload and what the decoder will see; None where an index lies, or
-        would be decoded, outside ±`LARGEST_INDEX`.
+        would be decoded, outside ±`LARGEST_INDEX`, and beyond the limit.
     """
     for f in x:
         _check_frame(rules, f, f.shape[:2])
     codes = _check_code(rules, code, [f.shape[:2] for f in x])
     steps = channel_steps(delta, rules.n_channels)
     _check_cond(rules, cond)
+    most = [None] * len(x) if limits is None else limits
     core = native.core
     if core is None:
-        return encode_lockstep(rules, x, steps, cond, codes)
+        coded = encode_lockstep(rules, x, steps, cond, codes)
+        return [
+            None if found is None or (limit is not None and len(found[0]) > limit) else found
+            for found, limit in zip(coded, most, strict=True)
+        ]
     result: list[tuple[bytes, IntArray] | None] = []
     options, deltas = _options(rules, cond), np.array(steps, np.int32)
-    for f, u in zip(x, codes, strict=True):
+    for f, u, limit in zip(x, codes, most, strict=True):
         recon = np.empty(f.shape, np.int32)
         frame = np.ascontiguousarray(f)
-        payload = core.prior_encode(options, deltas, frame, u, *f.shape[:2], recon)
+        bound = -1 if limit is None else limit
+        payload = core.prior_encode(options, deltas, frame, u, *f.shape[:2], recon, bound)
         result.append(None if payload is None else (payload, recon))
     return result
 

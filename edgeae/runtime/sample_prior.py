@@ -135,6 +135,7 @@ def encode_samples(
     x: Sequence[IntArray],
     delta: int | Sequence[int] = 1,
     code: Sequence[IntArray] | None = None,
+    limits: Sequence[int | None] | None = None,
 ) -> list[tuple[bytes, IntArray] | None]:
     """Code frames of grid indices.
 
@@ -144,12 +145,13 @@ def encode_samples(
             raster order.
         delta: quantizer step, odd: one per channel, or one for all.
         code: the synthesis net's output, int32 like ``x``, where the prior reads one.
+        limits: per frame the most bytes that its payload may take, or None for any.
 
     Returns:
         Per frame its payload and the decoded indices, int32 [G, T, C]; None where an index lies
-        outside ±(2^30 - 1).
+        outside ±(2^30 - 1), or the payload passes its limit.
     """
-    return encode_frames(prior.rules, x, delta, prior.cond(delta), code)
+    return encode_frames(prior.rules, x, delta, prior.cond(delta), code, limits)
 
 
 def decode_samples(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeae.bitstream.classical import encode_classical
+from edgeae.bitstream.classical import encode_classical, encode_classical_within
 from edgeae.bitstream.crc import crc16, sample_check
 from edgeae.bitstream.frame import Frame, Mode
 from edgeae.bitstream.header import Promise
@@ -70,13 +70,17 @@ class _Block:
 
 @dataclass(kw_only=True)
 class _Candidate:
-    """A coded block. recon: what a decoder will get; None for raw. check: overrides recon's."""
+    """A coded block. recon: what a decoder will get; check: overrides recon's.
+
+    missed: flat mask of the samples for which the promise would be broken, once it is known.
+    """
 
     mode: Mode
     payload: bytes
-    recon: Indices | None = None
+    recon: Indices
     variant: int = 0
     check: int | None = None
+    missed: NDArray[np.bool_] | None = None
 
 
 def frames_at_once(frame_samples: int) -> int:
@@ -113,6 +117,8 @@ class FrameCodec(FrameDecoder):
         WrongModelError: the header names another bundle.
         ModelError: the bundle does not fit the header's signal.
     """
+
+    _priors_first = True  # what won lately is coded first: for speed, it changes no byte
 
     def encode(self, blocks: Sequence[Samples]) -> list[Frame]:
         """Code one frame per block, each independent of the others.
@@ -170,12 +176,39 @@ class FrameCodec(FrameDecoder):
         recon = decode_constant(payload, block.x.size // channels, channels)
         return _Candidate(mode=Mode.CONSTANT, payload=payload, recon=recon.reshape(block.x.shape))
 
-    def _code_bounded(self, blocks: list[_Block]) -> list[list[_Candidate]]:
-        """Everything that keeps |x - x_hat| below the bound: classical and the sample priors."""
-        found = [[self._classical(block)] for block in blocks]
+    def _code_bounded(self, blocks: list[_Block], *, every: bool = False) -> list[list[_Candidate]]:
+        """What keeps |x - x_hat| below the bound: the classical mode and the sample priors.
+
+        Whatever cannot become the smallest frame is given up, unless ``every`` code is asked for.
+        """
+        found: list[list[_Candidate]] = [[] for _ in blocks]
+        adders = [self._add_priors, self._add_classical]
+        for add in adders if self._priors_first else reversed(adders):
+            add(blocks, found, every)
+        n_classical = sum(
+            candidates[0].mode is Mode.CLASSICAL
+            and all(len(candidates[0].payload) <= len(c.payload) for c in candidates)
+            for candidates in found
+        )
+        self._priors_first = 2 * n_classical <= len(blocks)
+        return found
+
+    def _add_classical(
+        self, blocks: list[_Block], found: list[list[_Candidate]], every: bool
+    ) -> None:
+        """The classical mode, in front of the candidates: of equals, it is chosen."""
+        for block, candidates in zip(blocks, found, strict=True):
+            limit = None if every else self._bytes_to_beat(block, candidates)
+            classical = self._classical(block, limit)
+            if classical is not None:
+                candidates.insert(0, classical)
+
+    def _add_priors(self, blocks: list[_Block], found: list[list[_Candidate]], every: bool) -> None:
+        """The sample priors, alone and with the window code."""
         x = [block.x for block in blocks]
         for variant, prior in enumerate(self.priors):
-            coded = encode_samples(prior, x, self.header.deltas, None)
+            limits = self._limits(blocks, found, every)
+            coded = encode_samples(prior, x, self.header.deltas, None, limits)
             for candidates, result in zip(found, coded, strict=True):
                 if result is not None:
                     payload, recon = result
@@ -184,23 +217,47 @@ class FrameCodec(FrameDecoder):
                             mode=Mode.NEURAL_PAST, payload=payload, recon=recon, variant=variant
                         )
                     )
-        if self.code_priors and self.header.step and blocks:
-            neural = self._neural(x)
-            codes = [recon for _, recon, _ in neural]
-            for variant, prior in enumerate(self.code_priors):
-                coded = encode_samples(prior, x, self.header.deltas, codes)
-                for candidates, (latent, _, _), result in zip(found, neural, coded, strict=True):
-                    if result is not None:
-                        payload, recon = result
-                        candidates.append(
-                            _Candidate(
-                                mode=Mode.NEURAL_RESIDUAL,
-                                payload=pack_varint(len(latent)) + latent + payload,
-                                recon=recon,
-                                variant=variant,
-                            )
+        if not (self.code_priors and self.header.step and blocks):
+            return
+        neural = self._neural(x)
+        codes = [recon for _, recon, _ in neural]
+        heads = [pack_varint(len(latent)) + latent for latent, _, _ in neural]
+        for variant, prior in enumerate(self.code_priors):
+            limits = [
+                None if limit is None else max(limit - len(head), 0)
+                for limit, head in zip(self._limits(blocks, found, every), heads, strict=True)
+            ]
+            coded = encode_samples(prior, x, self.header.deltas, codes, limits)
+            for candidates, head, result in zip(found, heads, coded, strict=True):
+                if result is not None:
+                    payload, recon = result
+                    candidates.append(
+                        _Candidate(
+                            mode=Mode.NEURAL_RESIDUAL,
+                            payload=head + payload,
+                            recon=recon,
+                            variant=variant,
                         )
-        return found
+                    )
+
+    def _limits(
+        self, blocks: list[_Block], found: list[list[_Candidate]], every: bool
+    ) -> list[int | None]:
+        """Bytes that the next code must not pass, to be chosen before those already found."""
+        if every:
+            return [None] * len(blocks)
+        limits = (self._bytes_to_beat(*pair) for pair in zip(blocks, found, strict=True))
+        return [None if limit is None else limit - 1 for limit in limits]
+
+    def _bytes_to_beat(self, block: _Block, candidates: list[_Candidate]) -> int | None:
+        """Size of the smallest payload so far, if no larger one can give a smaller frame.
+
+        That is so where all codes have the same exceptions: what the grid cannot hold.
+        """
+        if not candidates:
+            return None
+        best = min(candidates, key=lambda candidate: len(candidate.payload))
+        return len(best.payload) if np.array_equal(self._missed(block, best), ~block.held) else None
 
     def _code_lossy(self, blocks: list[_Block]) -> list[list[_Candidate]]:
         """The window code; where it misses a frame by more than it may, the bounded modes.
@@ -224,7 +281,7 @@ class FrameCodec(FrameDecoder):
             loss = _mean_square(rmse / deltas)  # the classical mode's is 1 / 12
             if 12.0 * loss > 0.49 and looks_easy(block.x, deltas, len(payload)):
                 classical = self._classical(block)
-                assert classical.recon is not None
+                assert classical is not None
                 if _mean_square(self._rmse(block, classical.recon) / deltas) <= loss:
                     found[number].append(classical)
         rescued = self._code_bounded([blocks[number] for number in missed])
@@ -232,15 +289,21 @@ class FrameCodec(FrameDecoder):
             found[number] = candidates
         return found
 
-    def _classical(self, block: _Block) -> _Candidate:
-        payload, recon = self._coded(block.x, self.header.deltas)
-        return _Candidate(mode=Mode.CLASSICAL, payload=payload, recon=recon)
+    def _classical(self, block: _Block, limit: int | None = None) -> _Candidate | None:
+        """The classical mode, unless it takes more than ``limit`` bytes."""
+        rows, size = block.x.reshape(-1, self.header.channels), self.header.image_size
+        coded = encode_classical_within(rows, self.header.deltas, limit, image_size=size)
+        if coded is None:
+            return None
+        payload, recon = coded
+        return _Candidate(mode=Mode.CLASSICAL, payload=payload, recon=recon.reshape(block.x.shape))
 
-    def _coded(self, x: Indices, deltas: int | tuple[int, ...] = 1) -> tuple[bytes, Indices]:
-        """What the classical codec makes of [G, T, C]."""
-        rows, size = x.reshape(-1, self.header.channels), self.header.image_size
-        payload, recon = encode_classical(rows, deltas, image_size=size)
-        return payload, recon.reshape(x.shape)
+    def _coded_ulps(self, block: _Block) -> bytes:
+        """How far the samples lie beside the grid, coded as if it were indices."""
+        if block.ulps is None:
+            return b""
+        rows, size = block.ulps.reshape(-1, self.header.channels), self.header.image_size
+        return encode_classical(rows, 1, image_size=size)[0]
 
     def _neural(self, x: list[Indices]) -> list[tuple[bytes, Indices, int | None]]:
         """Latent payload, its reconstruction, and the check where the samples cannot serve."""
@@ -268,13 +331,13 @@ class FrameCodec(FrameDecoder):
         Usually every candidate has the same exceptions, and only the first is looked at closely.
         """
         raw = encode_raw(block.samples)
-        ulps = b"" if block.ulps is None else self._coded(block.ulps.reshape(block.x.shape))[0]
+        ulps = self._coded_ulps(block)
         best: Frame | None = None
         for candidate in sorted(candidates, key=lambda c: len(c.payload)):
             limit = len(raw) if best is None else _size(best)
-            if len(candidate.payload) + len(ulps) >= limit or candidate.recon is None:
+            if len(candidate.payload) + len(ulps) >= limit:
                 break
-            missed = self._missed(block, candidate.recon)
+            missed = self._missed(block, candidate)
             positions = np.flatnonzero(missed)
             exceptions = b""
             if positions.size:
@@ -304,17 +367,21 @@ class FrameCodec(FrameDecoder):
             best = Frame(mode=Mode.RAW, n_items=block.n_items, payload=raw, check=crc16(raw))
         return best
 
-    def _missed(self, block: _Block, recon: Indices) -> NDArray[np.bool_]:
+    def _missed(self, block: _Block, candidate: _Candidate) -> NDArray[np.bool_]:
         """Flat mask of the samples for which a decoder would break the promise."""
-        flat = recon.reshape(-1)
+        if candidate.missed is None:
+            candidate.missed = ~block.held | self._broken(block, candidate.recon.reshape(-1))
+        return candidate.missed
+
+    def _broken(self, block: _Block, flat: Indices) -> NDArray[np.bool_]:
         promise = self.header.promise
         if promise is Promise.LOSSLESS:
             # Where held, the index stands for the very bits of the sample.
-            return np.asarray(~block.held | (flat != block.x.reshape(-1)))
+            return np.asarray(flat != block.x.reshape(-1))
         if promise is Promise.LOSSY:
-            return ~block.held
+            return np.zeros(flat.shape, bool)
         values = self.values_of(flat)
-        return ~(block.held & samples_within(block.samples, values, self.header.max_error or 0.0))
+        return ~samples_within(block.samples, values, self.header.max_error or 0.0)
 
 
 def _mean_square(x: NDArray[np.float64]) -> float:
