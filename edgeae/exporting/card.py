@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["card_with_files", "model_card"]
+__all__ = ["card_with_files", "denoiser_card", "model_card"]
 
 _FILES = "## Files"
 
@@ -64,6 +64,71 @@ def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
     if "training_seconds" in metrics:
         rows.append(("training", f"{metrics['training_seconds'] / 60:.1f} minutes"))
     lines = [f"# {manifest['name']}", "", _description(manifest), "", _table(rows), ""]
+    lines += _proof_and_cost(manifest)
+    lines += [_FILES, "", _file_table(files), "", "## Use", "", "```sh"]
+    lines += [
+        "edgeae compress BUNDLE recording.npy recording.eae"
+        + (" --max-error 5" if manifest["exact"] else ""),
+        "edgeae decompress BUNDLE recording.eae back.npy",
+        "edgeae verify BUNDLE",
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def denoiser_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
+    """Likewise for a denoiser.
+
+    Args:
+        manifest: the manifest's content, before it is sealed.
+        files: the bundle's files by name.
+    """
+    spec, metrics = manifest["denoise"], manifest["metrics"]
+    signal = spec["signal"]
+    image = spec["family"] == "image"
+    told = f"images of {signal['channels']} channel(s)" if image else _signal_line(spec)
+    rows = [("cleans", told), ("samples", signal["dtype"])]
+    if image:
+        rows.append(("noise level", "told to it (sigma)" if spec["sigma"] else "found by itself"))
+    else:
+        delay, rate = spec["delay_samples"], signal.get("rate_hz")
+        rows.append(
+            ("delay", f"{delay} samples" + (f", {1e3 * delay / rate:.1f} ms" if rate else ""))
+        )
+    exact = "yes, by certificate" if manifest["exact"] else "no"
+    if spec["family"] == "speech":
+        exact += "; the transform around the net may differ in a float's last bits"
+    rows.append(("exact", exact))
+    lines = [f"# {manifest['name']}", "", _description(manifest), "", _table(rows), ""]
+    told_metrics = [(k.replace("_", " "), f"{v:g}") for k, v in sorted(_numbers(metrics))]
+    if told_metrics:
+        lines += ["## Measured", "", _table(told_metrics), ""]
+    lines += _proof_and_cost(manifest)
+    lines += [_FILES, "", _file_table(files), "", "## Use", "", "```sh"]
+    if image:
+        sigma = " --sigma 25" if spec["sigma"] else ""
+        lines.append(f"edgeae denoise BUNDLE noisy.png clean.png{sigma}")
+    else:
+        ending = "wav" if spec["family"] == "speech" else "npy"
+        lines.append(f"edgeae denoise BUNDLE noisy.{ending} clean.{ending}")
+    lines += ["edgeae verify BUNDLE", "```", ""]
+    return "\n".join(lines)
+
+
+def _numbers(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, float]]:
+    """The numbers of nested metrics, by path."""
+    found: list[tuple[str, float]] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found += _numbers(value, f"{prefix}{key} ")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found.append((prefix + key, value))
+    return found
+
+
+def _proof_and_cost(manifest: Mapping[str, Any]) -> list[str]:
+    lines = []
     certificate = manifest.get("certificate", [])
     if certificate:
         tightest = min(certificate, key=lambda c: c["headroom_bits"])
@@ -79,16 +144,7 @@ def model_card(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> str:
     if cost:
         lines += ["## Cost", "", _table([(k.replace("_", " "), f"{v:g}") for k, v in cost.items()])]
         lines.append("")
-    lines += [_FILES, "", _file_table(files), "", "## Use", "", "```sh"]
-    lines += [
-        "edgeae compress BUNDLE recording.npy recording.eae"
-        + (" --max-error 5" if manifest["exact"] else ""),
-        "edgeae decompress BUNDLE recording.eae back.npy",
-        "edgeae verify BUNDLE",
-        "```",
-        "",
-    ]
-    return "\n".join(lines)
+    return lines
 
 
 def card_with_files(card: str, files: Mapping[str, bytes]) -> str:
@@ -111,5 +167,6 @@ def _file_table(files: Mapping[str, bytes]) -> str:
 
 
 def _description(manifest: Mapping[str, Any]) -> str:
-    text = manifest.get("recipe", {}).get("description") or "A codec made with edgeae."
+    kind = "denoiser" if manifest["task"] == "denoise" else "codec"
+    text = manifest.get("recipe", {}).get("description") or f"A {kind} made with edgeae."
     return str(text)

@@ -4,8 +4,10 @@
 
     {"signal": {...},                                as a codec's; images may be of any size
      "family": "stream" | "image" | "speech",
-     "hop": 4, "delay_samples": 36,                  of a stream: samples
-     "center": [0], "input_peak": 8388608,           of the net's input, in index units
+     "hop": 4,                                       the net takes 4 samples (or frames) at once
+     "delay_samples": 36,                            of a stream, the hop's share included
+     "center": [0],                                  per channel or for all, in index units
+     "input_peak": 8388608,                          largest |index| it is certified for
      "state": [{"name": "state_0", "shape": [1, 12], "peak": 2047}, ...],
      "output_exponent": null,                        of a mask: it is integers times 2^-exponent
      "sigma": false,                                 of an image: the net is told the noise's sigma
@@ -55,7 +57,8 @@ class DenoiseSpec:
 
     Attributes:
         family: one of ``DENOISE_FAMILIES``.
-        hop: samples that go through a stream at a time.
+        hop: samples (or frames of a front end) that go through a stream's net at a time; an
+            image's height and width are made multiples of it.
         delay_samples: by which a stream's output lags its input, however it is cut.
         center: per channel (or one for all) the index that a stream starts from.
         input_peak: largest magnitude of an index that the net may be given.

@@ -10,6 +10,7 @@ latent_payload     uint8                     the symbols, entropy coded
 sample_payload<i>  uint8                     the signal, coded with sample prior i at its delta_min
 =================  ========================  =====================================================
 
+Those of a denoiser are in :mod:`edgeae.runtime.denoise_golden`.
 A bundle that is not exact promises nothing about its nets' bits, so there only the payloads count.
 """
 
@@ -44,11 +45,16 @@ def make_golden(bundle: Bundle, signal: NDArray[np.int32]) -> bytes:
 
     Args:
         bundle: the model.
-        signal: grid indices, int32: [T, C] of a series, [N, H, W, C] of images.
+        signal: grid indices, int32: [T, C] of a series, [N, H, W, C] of images; of a denoiser,
+            what its net is given.
 
     Raises:
         ModelError: the signal does not fit, or a sample prior cannot code it.
     """
+    if bundle.task == "denoise":
+        from edgeae.runtime.denoise_golden import make_denoiser_golden
+
+        return make_denoiser_golden(bundle, signal)
     spec = bundle.signal
     x = np.ascontiguousarray(signal, dtype=np.int32)
     if spec.is_image:
@@ -69,6 +75,13 @@ def self_test(bundle: Bundle) -> tuple[str, ...]:
     """
     if GOLDEN not in bundle.files:
         return (f"{GOLDEN} is missing",)
+    if bundle.task == "denoise":
+        from edgeae.runtime.denoise_golden import differences_of_denoiser
+
+        try:
+            return differences_of_denoiser(bundle)
+        except EdgeAEError as error:
+            return (str(error),)
     golden = read_arrays(bundle.files[GOLDEN], GOLDEN)
     signal = golden.get("signal")
     if signal is None or signal.dtype != np.int32 or signal.ndim != 3 or signal.size == 0:

@@ -1,0 +1,417 @@
+"""The net of a denoiser, open on an engine: streams with their state, or images.
+
+A stream's net is run on pieces of whole hops. Buffers are bound once per length of a piece, and the
+state goes from one run to the next in place: onnxruntime reads one set of state buffers and writes
+the other, in turns; the native engine copies one row. Lengths that come once are made of powers of
+two, so that a caller who never asks for the same length twice binds few of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeae.errors import ModelError
+from edgeae.runtime.bundle import Bundle
+from edgeae.runtime.denoise_spec import DenoiseSpec
+from edgeae.runtime.engines import check_engine
+from edgeae.runtime.native_graph import BoundNativeGraph, NativeGraph
+from edgeae.runtime.session import BoundGraph, GraphValue, OpenGraph, open_graph
+from edgeae.runtime.views import UnsupportedGraphError
+
+__all__ = [
+    "ImageDenoiseNet",
+    "StreamDenoiseNet",
+    "image_net",
+    "open_image_net",
+    "open_stream_net",
+    "stream_net",
+]
+
+SIGNAL, IMAGE, SIGMA, DENOISED = "signal", "image", "sigma", "denoised"
+_KEPT_LENGTHS = 16
+_KEPT_SHAPES = 4
+_MOST_STEPS = 256
+_OFTEN = 3
+
+Floats = NDArray[np.float32]
+
+
+class _Ends(Protocol):
+    name: str
+    inputs: tuple[GraphValue, ...]
+    outputs: tuple[GraphValue, ...]
+
+
+class _Engine(Protocol):
+    """Runs N streams; holds their state."""
+
+    engine: str
+
+    def bind(self, length: int) -> Any:
+        """Buffers for ``length`` samples."""
+
+    def run(self, bound: Any, x: Floats) -> Floats:
+        """The next samples [N, C, T]; what comes back is overwritten by the next run."""
+
+    def state(self) -> list[Floats]:
+        """The state tensors, [N, C, L] each."""
+
+    def restore(self, state: Sequence[Floats]) -> None:
+        """Go on from a state."""
+
+
+class StreamDenoiseNet:
+    """The net of N streams that run in step.
+
+    Attributes:
+        engine: ``native`` or ``onnxruntime``.
+        n_in: channels that go in.
+        n_out: channels that come out.
+        step: samples (or frames of a front end) that go through at a time.
+    """
+
+    def __init__(self, engine: _Engine, *, n_in: int, n_out: int, step: int, cut: bool) -> None:
+        self._engine = engine
+        self.engine = engine.engine
+        self.n_in, self.n_out, self.step = n_in, n_out, step
+        self._most = _MOST_STEPS if cut else 1
+        self._bound: OrderedDict[int, Any] = OrderedDict()
+        self._wanted: Counter[int] = Counter()
+
+    def run(self, x: Floats) -> Floats:
+        """The next samples.
+
+        Args:
+            x: float32 [N, C, T], whole numbers; T a multiple of the step.
+
+        Returns:
+            float32 [N, C_out, T], a fresh array of whole numbers.
+
+        Raises:
+            ModelError: the engine fails.
+        """
+        out = np.empty((x.shape[0], self.n_out, x.shape[2]), np.float32)
+        at = 0
+        for steps in self._pieces(x.shape[2] // self.step):
+            length = steps * self.step
+            bound = self._bound.get(steps)
+            if bound is None:
+                bound = self._bound[steps] = self._engine.bind(length)
+                while len(self._bound) > _KEPT_LENGTHS:
+                    self._bound.popitem(last=False)
+            else:
+                self._bound.move_to_end(steps)
+            out[:, :, at : at + length] = self._engine.run(bound, x[:, :, at : at + length])
+            at += length
+        return out
+
+    def reset(self) -> None:
+        """Forget the past."""
+        self.restore([np.zeros_like(tensor) for tensor in self._engine.state()])
+
+    def state(self) -> list[Floats]:
+        """Copies of the state tensors, float32 [N, C, L] of whole numbers."""
+        return [tensor.copy() for tensor in self._engine.state()]
+
+    def restore(self, state: Sequence[Floats]) -> None:
+        """Go on from a state of :meth:`state`, which is not checked."""
+        self._engine.restore(state)
+
+    def _pieces(self, steps: int) -> Iterator[int]:
+        while steps > self._most:
+            yield self._most
+            steps -= self._most
+        if not steps:
+            return
+        self._wanted[steps] += 1
+        if steps in self._bound or self._wanted[steps] >= _OFTEN:
+            yield steps
+            return
+        while steps:
+            piece = 1 << (steps.bit_length() - 1)
+            yield piece
+            steps -= piece
+
+
+class _OrtStream:
+    """onnxruntime: two bindings per length, which read and write the two sets of states in turn."""
+
+    engine = "onnxruntime"
+
+    def __init__(self, graph: OpenGraph, streams: int, spec: DenoiseSpec) -> None:
+        self._graph, self._streams = graph, streams
+        self._sets = [
+            [np.zeros((streams, *state.shape), np.float32) for state in spec.state]
+            for _ in range(2)
+        ]
+        self._turn = 0
+
+    def bind(self, length: int) -> tuple[BoundGraph, BoundGraph]:
+        graph = self._graph
+        n_in, n_out = graph.inputs[0].shape[1] or 1, graph.outputs[0].shape[1] or 1
+        x = np.zeros((self._streams, n_in, length), np.float32)
+        y = np.zeros((self._streams, n_out, length), np.float32)
+        one, other = self._sets
+        return (
+            BoundGraph(graph, [x, *one], [y, *other]),
+            BoundGraph(graph, [x, *other], [y, *one]),
+        )
+
+    def run(self, bound: tuple[BoundGraph, BoundGraph], x: Floats) -> Floats:
+        chosen = bound[self._turn]
+        np.copyto(chosen.sources[0], x)
+        chosen.run()
+        self._turn ^= 1
+        found: Floats = chosen.targets[0]
+        return found
+
+    def state(self) -> list[Floats]:
+        return self._sets[self._turn]
+
+    def restore(self, state: Sequence[Floats]) -> None:
+        for mine, given in zip(self._sets[self._turn], state, strict=True):
+            np.copyto(mine, given)
+
+
+class _NativeStream:
+    """The C kernels: one row per stream, its state behind its samples."""
+
+    engine = "native"
+
+    def __init__(self, graph: NativeGraph, streams: int, spec: DenoiseSpec) -> None:
+        self._graph, self._streams, self._spec = graph, streams, spec
+        size = sum(state.shape[0] * state.shape[1] for state in spec.state)
+        self._held = np.zeros((streams, size), np.float32)
+
+    def bind(self, length: int) -> BoundNativeGraph:
+        signal = (self._graph.inputs[0].shape[1] or 1, length)
+        return self._graph.bind(self._streams, [signal, *(s.shape for s in self._spec.state)])
+
+    def run(self, bound: BoundNativeGraph, x: Floats) -> Floats:
+        first, last = bound.starts[1], bound.ends[1]
+        bound.source[:, :first] = x.reshape(self._streams, -1)
+        bound.source[:, first:] = self._held
+        bound.run()
+        self._held = bound.target[:, last:]
+        out: Floats = bound.target[:, :last].reshape(self._streams, *bound.output_shapes[0])
+        return out
+
+    def state(self) -> list[Floats]:
+        found, at = [], 0
+        for state in self._spec.state:
+            size = state.shape[0] * state.shape[1]
+            part = self._held[:, at : at + size]
+            found.append(part.reshape(self._streams, *state.shape))
+            at += size
+        return found
+
+    def restore(self, state: Sequence[Floats]) -> None:
+        rows = [np.asarray(part, np.float32).reshape(self._streams, -1) for part in state]
+        if rows:
+            self._held = np.concatenate(rows, axis=1)
+
+
+def open_stream_net(
+    graph: bytes,
+    spec: DenoiseSpec,
+    *,
+    streams: int,
+    step: int,
+    exact: bool = True,
+    name: str = "denoiser.onnx",
+    engine: str = "auto",
+    threads: int = 1,
+) -> StreamDenoiseNet:
+    """Open a stream's net.
+
+    Args:
+        graph: the file's bytes.
+        spec: what the manifest says of it, held against the graph.
+        streams: how many streams run in step, N.
+        step: samples that go through at a time.
+        exact: whether any cut gives the same bits; else the net runs step by step.
+        name: what to call it in messages.
+        engine: ``auto``, ``native`` or ``onnxruntime``.
+        threads: threads inside one operator; the native engine has one.
+
+    Raises:
+        ConfigError: no such engine.
+        ModelError: the graph cannot be opened, or has other inputs and outputs than the manifest
+            says.
+    """
+    opened: _Engine | None = None
+    ends: _Ends | None = None
+    check_engine(engine)
+    if engine != "onnxruntime":
+        try:
+            if threads != 1:
+                raise UnsupportedGraphError(f"{name}: the native engine runs on one thread")
+            found = NativeGraph(graph, name=name)
+            _check_stream(found, spec)
+            ends, opened = found, _NativeStream(found, streams, spec)
+            opened.bind(step)
+        except UnsupportedGraphError:
+            opened = None
+            if engine == "native":
+                raise
+    if opened is None or ends is None:
+        session = open_graph(graph, name=name, threads=threads)
+        _check_stream(session, spec)
+        ends, opened = session, _OrtStream(session, streams, spec)
+    return StreamDenoiseNet(
+        opened,
+        n_in=ends.inputs[0].shape[1] or 1,
+        n_out=ends.outputs[0].shape[1] or 1,
+        step=step,
+        cut=exact,
+    )
+
+
+def _check_stream(graph: _Ends, spec: DenoiseSpec) -> None:
+    """The state must be what the manifest says, or a stream would go on from nonsense."""
+    inputs = [SIGNAL, *(state.name for state in spec.state)]
+    outputs = [DENOISED, *(f"next_{state.name}" for state in spec.state)]
+    _check_names(graph, inputs, outputs)
+    for values, first in ((graph.inputs, SIGNAL), (graph.outputs, DENOISED)):
+        if len(values[0].shape) != 3 or values[0].shape[1] is None or values[0].shape[2]:
+            raise ModelError(
+                f"{graph.name}: {first!r} has shape {list(values[0].shape)}, expected "
+                "[N, channels, T] with any N and T"
+            )
+        for value, state in zip(values[1:], spec.state, strict=True):
+            if value.shape[1:] != state.shape or value.shape[0] is not None:
+                raise ModelError(
+                    f"{graph.name}: {value.name!r} has shape {list(value.shape)}, the manifest "
+                    f"says [N, {state.shape[0]}, {state.shape[1]}]"
+                )
+
+
+def _check_names(graph: _Ends, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    for values, wanted, what in (
+        (graph.inputs, list(inputs), "inputs"),
+        (graph.outputs, list(outputs), "outputs"),
+    ):
+        names = [value.name for value in values]
+        if names != wanted:
+            raise ModelError(f"{graph.name}: its {what} are {names}, the manifest says {wanted}")
+        others = sorted({value.kind for value in values} - {"tensor(float)"})
+        if others:
+            raise ModelError(f"{graph.name}: {what} of {', '.join(others)}, expected float32")
+
+
+class ImageDenoiseNet:
+    """The net of images.
+
+    Attributes:
+        engine: ``native`` or ``onnxruntime``.
+        channels: of an image.
+    """
+
+    def __init__(self, graph: OpenGraph | NativeGraph, *, sigma: bool) -> None:
+        self._graph, self._sigma = graph, sigma
+        self.engine = "native" if isinstance(graph, NativeGraph) else "onnxruntime"
+        self.channels = graph.inputs[0].shape[1] or 1
+        self._bound: OrderedDict[tuple[int, ...], BoundGraph | BoundNativeGraph] = OrderedDict()
+
+    def run(self, image: Floats, sigma: Floats | None) -> Floats:
+        """Denoise images.
+
+        Args:
+            image: float32 [N, C, H, W], whole grey levels; H and W even.
+            sigma: float32 [N], grey levels, where the net is told it.
+
+        Returns:
+            float32 [N, C, H, W], a fresh array of whole numbers.
+
+        Raises:
+            ModelError: the engine fails.
+        """
+        n, c, h, w = image.shape
+        feed = [image]
+        if self._sigma:
+            level = np.zeros(n, np.float32) if sigma is None else sigma
+            feed.append(np.broadcast_to(level[:, None, None, None], (n, 1, h // 2, w // 2)))
+        bound = self._bound.get(image.shape)
+        if bound is None:
+            bound = self._bind(feed)
+            self._bound[image.shape] = bound
+            while len(self._bound) > _KEPT_SHAPES:
+                self._bound.popitem(last=False)
+        if isinstance(bound, BoundGraph):
+            for source, values in zip(bound.sources, feed, strict=True):
+                np.copyto(source, values)
+            bound.run()
+            return bound.targets[0].copy()
+        for start, values in zip(bound.starts[:-1], feed, strict=True):
+            size = values[0].size
+            bound.source[:, start : start + size] = values.reshape(n, size)
+        bound.run()
+        return bound.target.reshape(n, c, h, w).copy()
+
+    def _bind(self, feed: Sequence[Floats]) -> BoundGraph | BoundNativeGraph:
+        if isinstance(self._graph, NativeGraph):
+            return self._graph.bind(len(feed[0]), [values.shape[1:] for values in feed])
+        names = [value.name for value in self._graph.inputs]
+        return self._graph.bind(dict(zip(names, feed, strict=True)))
+
+
+def open_image_net(
+    graph: bytes,
+    spec: DenoiseSpec,
+    *,
+    name: str = "denoiser.onnx",
+    engine: str = "auto",
+    threads: int = 1,
+) -> ImageDenoiseNet:
+    """Open a net of images; arguments and errors as of [open_stream_net][]."""
+    inputs = [IMAGE, SIGMA] if spec.sigma else [IMAGE]
+    check_engine(engine)
+    if engine != "onnxruntime":
+        try:
+            if threads != 1:
+                raise UnsupportedGraphError(f"{name}: the native engine runs on one thread")
+            found = NativeGraph(graph, name=name)
+            _check_names(found, inputs, [DENOISED])
+            channels = found.inputs[0].shape[1] or 1
+            found.bind(1, [(channels, 16, 16), (1, 8, 8)][: len(inputs)])
+            return ImageDenoiseNet(found, sigma=spec.sigma)
+        except UnsupportedGraphError:
+            if engine == "native":
+                raise
+    session = open_graph(graph, name=name, threads=threads)
+    _check_names(session, inputs, [DENOISED])
+    return ImageDenoiseNet(session, sigma=spec.sigma)
+
+
+def stream_net(bundle: Bundle, *, streams: int) -> StreamDenoiseNet:
+    """The net of a bundle's streams, on the bundle's engine.
+
+    Raises:
+        ModelError: not a bundle that denoises streams, or its graph does not fit its manifest.
+    """
+    spec = bundle.denoise
+    return open_stream_net(
+        bundle.files["denoiser.onnx"],
+        spec,
+        streams=streams,
+        step=spec.hop,
+        exact=bundle.manifest.exact,
+        engine=bundle.engine,
+        threads=bundle.threads,
+    )
+
+
+def image_net(bundle: Bundle) -> ImageDenoiseNet:
+    """The net of a bundle that denoises images, on the bundle's engine.
+
+    Raises:
+        ModelError: not such a bundle, or its graph does not fit its manifest.
+    """
+    return open_image_net(
+        bundle.files["denoiser.onnx"], bundle.denoise, engine=bundle.engine, threads=bundle.threads
+    )

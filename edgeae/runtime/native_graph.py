@@ -1,0 +1,120 @@
+"""The native engine for graphs of several inputs and outputs: a stream's net and its state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import edgeae.native as native
+from edgeae.errors import ModelError
+from edgeae.runtime.layout import lay_out
+from edgeae.runtime.native_net import clones
+from edgeae.runtime.onnx_file import OnnxValue, read_onnx
+from edgeae.runtime.program import Compiler
+from edgeae.runtime.session import GraphValue
+from edgeae.runtime.views import UnsupportedGraphError
+
+__all__ = ["BoundNativeGraph", "NativeGraph"]
+
+
+class BoundNativeGraph:
+    """A graph laid out for one shape of each input: ``run`` allocates nothing.
+
+    Attributes:
+        source: float32 [N, ...], each sample's inputs one after the other.
+        target: float32 [N, ...], each sample's outputs likewise.
+        starts: place of each input in a row of ``source``, and the row's length.
+        ends: likewise of each output.
+        output_shapes: of one sample.
+    """
+
+    def __init__(
+        self, graph: NativeGraph, handle: Any, program: Any, n: int, arena_bytes: int
+    ) -> None:
+        self._graph, self._handle = graph, handle
+        self.output_shapes: tuple[tuple[int, ...], ...] = program.output_shapes
+        self.starts = _places(program.input_shapes)
+        self.ends = _places(program.output_shapes)
+        self.source = np.zeros((n, self.starts[-1]), np.float32)
+        self.target = np.zeros((n, self.ends[-1]), np.float32)
+        self.arena_bytes = arena_bytes
+
+    def run(self) -> None:
+        """Compute the target from the source.
+
+        Raises:
+            ModelError: the source holds what an exact net may not be given.
+        """
+        if not self._graph.core.net_run(self._handle, self.source, self.target, len(self.source)):
+            raise ModelError(
+                f"{self._graph.name}: an input holds numbers that are no integers of the range "
+                "that the graph states"
+            )
+
+
+class NativeGraph:
+    """A dyadic graph on the C kernels.
+
+    Args:
+        graph: the file's bytes.
+        name: what to call it in messages.
+
+    Attributes:
+        inputs: what must be fed.
+        outputs: what comes out.
+        metadata: what the graph says of itself.
+
+    Raises:
+        UnsupportedGraphError: the graph is beyond the engine, or the C extension is not built.
+        ModelError: not an ONNX file.
+    """
+
+    engine = "native"
+
+    def __init__(self, graph: bytes, *, name: str) -> None:
+        names = clones()
+        if native.core is None or not names:
+            raise UnsupportedGraphError(
+                f"{name}: the native engine needs the C extension, which is not built or switched "
+                "off (EDGEAE_PURE)"
+            )
+        self.name, self.core = name, native.core
+        self._compiler = Compiler(read_onnx(graph, name=name), exact=True, name=name)
+        parsed = self._compiler.graph
+        self.inputs = tuple(map(_value, parsed.inputs))
+        self.outputs = tuple(map(_value, parsed.outputs))
+        self.metadata = dict(parsed.metadata)
+        self._packed: dict[Any, Any] = {}
+
+    def bind(self, n: int, shapes: Sequence[Sequence[int]]) -> BoundNativeGraph:
+        """Lay the graph out.
+
+        Args:
+            n: samples per run.
+            shapes: of each input, without the batch axis.
+
+        Raises:
+            UnsupportedGraphError: the engine cannot run the graph on these shapes.
+        """
+        program = self._compiler.compile(*shapes)
+        layout = lay_out(program, cache=self._packed)
+        try:
+            handle = self.core.net_open(layout.words, layout.constants, 0)
+        except ValueError as error:
+            raise UnsupportedGraphError(
+                f"{self.name}: the native engine refuses its plan: {error}"
+            ) from error
+        return BoundNativeGraph(self, handle, program, n, layout.arena_bytes)
+
+
+def _places(shapes: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+    return np.cumsum([0, *map(prod, shapes)])
+
+
+def _value(value: OnnxValue) -> GraphValue:
+    shape = tuple(d if isinstance(d, int) and d > 0 else None for d in value.shape or ())
+    return GraphValue(name=value.name, kind="tensor(float)", shape=shape)
