@@ -18,7 +18,8 @@
 #define restrict
 #endif
 
-#if defined(__GNUC__) && defined(__x86_64__)
+#if defined(EAE_PLAIN_C) /* for tests, and for compilers that know no vectors */
+#elif defined(__GNUC__) && defined(__x86_64__)
 #define HAS_X86 1
 #include <immintrin.h>
 #elif defined(__GNUC__) && defined(__aarch64__) && defined(__ARM_NEON) && !defined(__ARM_BIG_ENDIAN)
