@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -27,16 +26,24 @@ from edgeae.runtime.blocks import (
     OutputSpec,
 )
 from edgeae.runtime.net_words import (
-    BLOCK,
     Constants,
     ConvWords,
     Words,
     pack_float,
     pack_integers,
 )
+from edgeae.runtime.placement import (
+    Buffer,
+    best_merge,
+    lanes_of,
+    placement,
+    plain_strides,
+    rank_of,
+    three_axes,
+)
 from edgeae.runtime.views import Factor, UnsupportedGraphError, View, whole_view
 
-__all__ = ["ROWS", "NetLayout", "lay_out"]
+__all__ = ["ROWS", "NetLayout", "has_positions", "lay_out"]
 
 ROWS = 64
 """Samples that a net without positions, of matrix products alone, works on at once."""
@@ -58,79 +65,6 @@ class NetLayout:
     words: npt.NDArray[np.int32]
     constants: npt.NDArray[np.uint8]
     arena_bytes: int
-
-
-@dataclass(kw_only=True, eq=False)
-class _Buffer:
-    """Where a block's numbers lie.
-
-    Attributes:
-        shape: (C, H, W) of the block.
-        view: the order they are laid out in, [C] or [C, W] or [C, H, W].
-        rows: row of each channel of the block, from the row of its position.
-        columns: place of each channel in that row.
-        row_step: rows per step of H.
-        column_step: numbers per step of W.
-        grid: (C, H, W) of the layout.
-        pads: zeros above, below, left and right, in rows and columns of the layout.
-        right: columns at the end of each row that may be overwritten, ``pads[3]`` at least.
-        item: bytes of a number.
-        extra: numbers after the last row that are read and not used.
-        first: step that writes it.
-        last: last step that reads it.
-        offset: in bytes, once placed.
-        batch: numbers between samples of a run of rows, 0 where samples run one at a time.
-        n_rows: samples of such a run.
-    """
-
-    shape: tuple[int, int, int]
-    view: View
-    rows: npt.NDArray[np.int64]
-    columns: npt.NDArray[np.int64]
-    row_step: int
-    column_step: int
-    grid: tuple[int, int, int]
-    item: int
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-    right: int = 0
-    extra: int = 0
-    first: int = 0
-    last: int = 0
-    offset: int = 0
-    n_rows: int = 1
-
-    @property
-    def row(self) -> int:
-        """Numbers of a row."""
-        return (self.pads[2] + self.grid[2] + max(self.right, self.pads[3])) * self.grid[0]
-
-    @property
-    def base(self) -> int:
-        """Place of the layout's first number."""
-        return self.pads[0] * self.row + self.pads[2] * self.grid[0]
-
-    @property
-    def sample(self) -> int:
-        """Numbers of a sample."""
-        return (self.pads[0] + self.grid[1] + self.pads[1]) * self.row
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return (self.sample * self.n_rows + self.extra) * self.item
-
-    @property
-    def at(self) -> int:
-        """Number of the first element, counted from the arena's start."""
-        return self.offset // self.item
-
-    def places(self) -> npt.NDArray[np.int64]:
-        """Place of each channel at position (0, 0)."""
-        return self.base + self.rows * self.row + self.columns
-
-    def strides(self) -> tuple[int, int]:
-        """Numbers per step of the block's H and W."""
-        return self.row_step * self.row, self.column_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,8 +113,8 @@ class _Step:
     """One step of the program, its words made once the buffers are placed."""
 
     make: Any
-    reads: list[_Buffer] = field(default_factory=list)
-    writes: _Buffer | None = None
+    reads: list[Buffer] = field(default_factory=list)
+    writes: Buffer | None = None
 
 
 class _Layout:
@@ -193,7 +127,7 @@ class _Layout:
         self.item = 4 if program.is_float else 2
         self.constants = Constants()
         self.steps: list[_Step] = []
-        self.buffers: list[_Buffer] = []
+        self.buffers: list[Buffer] = []
         self.readers: list[list[tuple[View, tuple[int, int, int, int], str]]] = [
             [] for _ in program.blocks
         ]
@@ -240,17 +174,17 @@ class _Layout:
 
     # -- buffers -----------------------------------------------------------------------------------
 
-    def _buffer(self, number: int, block: Block) -> _Buffer:
+    def _buffer(self, number: int, block: Block) -> Buffer:
         """Where a block's numbers go: in its first reader's order where that can be written."""
         wide = isinstance(block, ConvBlock) and block.wide
         item = 4 if wide else self.item
-        natural = whole_view(number, block.shape, _rank(block.shape))
+        natural = whole_view(number, block.shape, rank_of(block.shape))
         readers = self.readers[number]
         wanted = next((view for view, _, kind in readers if kind != "all"), natural)
         free = not self.in_rows and isinstance(block, InputBlock | ConvBlock)
-        found = _placement(wanted, block.shape, item) if free else None
+        found = placement(wanted, block.shape, item) if free else None
         if found is None:
-            found = _placement(natural, block.shape, item)
+            found = placement(natural, block.shape, item)
         if found is None:
             raise UnsupportedGraphError(f"a block of shape {block.shape}")
         pads = [0, 0, 0, 0]
@@ -261,7 +195,7 @@ class _Layout:
         found.n_rows = self.n_rows
         return found
 
-    def _step(self, make: Any, reads: Sequence[_Buffer], writes: _Buffer | None) -> None:
+    def _step(self, make: Any, reads: Sequence[Buffer], writes: Buffer | None) -> None:
         number = len(self.steps)
         for buffer in reads:
             buffer.last = number
@@ -271,7 +205,7 @@ class _Layout:
                 writes.first = number
         self.steps.append(_Step(make=make, reads=list(reads), writes=writes))
 
-    def _border(self, buffer: _Buffer) -> None:
+    def _border(self, buffer: Buffer) -> None:
         """Zeros around a block, after whatever else was written there."""
         top, bottom, left, right = buffer.pads
         row, width = buffer.row, buffer.grid[0]
@@ -292,7 +226,7 @@ class _Layout:
 
     def _place(self) -> int:
         """Offsets by first fit, largest first, from the steps' lifetimes."""
-        placed: list[_Buffer] = []
+        placed: list[Buffer] = []
         known = {id(b): b for step in self.steps for b in (*step.reads, step.writes) if b}
         for buffer in sorted(known.values(), key=lambda b: -b.size):
             others = [p for p in placed if p.first <= buffer.last and buffer.first <= p.last]
@@ -332,16 +266,16 @@ class _Layout:
             loops.append(tuple(own))
         return _Reading(start=int(places[c]) + h * high + w * wide, loops=tuple(loops))
 
-    def _canonical(self, view: View) -> tuple[_Buffer, _Reading]:
+    def _canonical(self, view: View) -> tuple[Buffer, _Reading]:
         """A copy of a view in its own plain order."""
         source = self.buffers[view.block]
-        shape = _three(view.shape)
-        target = _placement(whole_view(-1, shape, _rank(shape)), shape, source.item)
+        shape = three_axes(view.shape)
+        target = placement(whole_view(-1, shape, rank_of(shape)), shape, source.item)
         reading = self._split_reading(view)
         if target is None:
             raise UnsupportedGraphError(f"a view of shape {view.shape}")
         target.n_rows = self.n_rows
-        self._copy(reading, _plain_strides(target, len(view.shape)), source, target, target.base)
+        self._copy(reading, plain_strides(target, len(view.shape)), source, target, target.base)
         number = len(self.buffers)
         self.buffers.append(target)  # numbered after the blocks' own until the next block is made
         moved = self._reading(replace(whole_view(number, shape, len(view.shape)), block=number))
@@ -361,8 +295,8 @@ class _Layout:
         self,
         reading: _Reading,
         strides: Sequence[int],
-        source: _Buffer,
-        target: _Buffer,
+        source: Buffer,
+        target: Buffer,
         start: int,
     ) -> None:
         """A copy step: each axis of the reading goes along one stride of the target."""
@@ -395,7 +329,7 @@ class _Layout:
 
     # -- steps -------------------------------------------------------------------------------------
 
-    def _input(self, block: InputBlock, buffer: _Buffer) -> None:
+    def _input(self, block: InputBlock, buffer: Buffer) -> None:
         c, h, w = block.shape
         places = buffer.places()
         stride = _even_stride(places)
@@ -440,7 +374,7 @@ class _Layout:
         start = reading.start
         self._step(lambda: [2, buffer.at + start, to, *n, *s, *d, *tail], [buffer], None)
 
-    def _add(self, block: AddBlock, buffer: _Buffer) -> None:
+    def _add(self, block: AddBlock, buffer: Buffer) -> None:
         sources, readings = [], []
         for view in block.sources:
             reading, source = self._reading(view), self.buffers[view.block]
@@ -448,7 +382,7 @@ class _Layout:
                 source, reading = self._canonical(view)
             sources.append(source)
             readings.append(reading)
-        target = _plain_strides(buffer, len(block.sources[0].shape))
+        target = plain_strides(buffer, len(block.sources[0].shape))
         loops = []
         for lengths, a, b, d in zip(
             (readings[0].simple() or ([], []))[0],
@@ -483,10 +417,10 @@ class _Layout:
 
         self._step(make, sources, buffer)
 
-    def _concat(self, block: ConcatBlock, buffer: _Buffer) -> None:
+    def _concat(self, block: ConcatBlock, buffer: Buffer) -> None:
         at = buffer.base
         for view in block.sources:
-            strides = _plain_strides(buffer, len(view.shape))
+            strides = plain_strides(buffer, len(view.shape))
             reading = self._split_reading(view)
             self._copy(reading, strides, self.buffers[view.block], buffer, at)
             at += view.shape[1] * strides[1] if block.axis else view.shape[0]
@@ -496,7 +430,7 @@ class _Layout:
             return [_bits(low), _bits(high)]
         return [int(low), int(high)]
 
-    def _conv(self, block: ConvBlock, buffer: _Buffer) -> None:
+    def _conv(self, block: ConvBlock, buffer: Buffer) -> None:
         source, start, row, column = self._window(block)
         weight = block.weight
         n_out, n_in, kh, kw = weight.shape
@@ -520,12 +454,12 @@ class _Layout:
         merge = 1  # in a float net, idle lanes would multiply what is not set, maybe NaN, by zero
         exact = not self.program.is_float
         if exact and contiguous and block.shape[2] > 1 and not self.in_rows and stride > 0:
-            merge = _best_merge(buffer, runs.shape[2], stride, block.shape[2])
+            merge = best_merge(buffer, runs.shape[2], stride, block.shape[2])
         steps = -(-block.shape[2] // merge)
         if merge > 1:
             idle = (steps * merge - block.shape[2]) * buffer.column_step
             buffer.right = max(buffer.right, -(-idle // buffer.grid[0]))
-        lanes = _lanes(buffer, merge)
+        lanes = lanes_of(buffer, merge)
         key = (block.key, merge, runs.shape, tuple(lanes.channel.tolist()), weight is block.weight)
         packed = self.cache.get(key)
         if packed is None:
@@ -560,7 +494,7 @@ class _Layout:
 
         self._step(make, [source], buffer)
 
-    def _window(self, block: ConvBlock) -> tuple[_Buffer, int, int, int]:
+    def _window(self, block: ConvBlock) -> tuple[Buffer, int, int, int]:
         """Buffer, first number of the first window, and strides of rows and columns.
 
         A column stride of -1 says that the whole sample is one run of numbers in some order.
@@ -592,17 +526,17 @@ class _Layout:
         top, _, left, _ = block.pads
         return source, reading.start - top * row - left * column, row, column
 
-    def _padded_copy(self, view: View, pads: tuple[int, int, int, int]) -> tuple[_Buffer, _Reading]:
+    def _padded_copy(self, view: View, pads: tuple[int, int, int, int]) -> tuple[Buffer, _Reading]:
         """A copy of a view with its own border of zeros."""
         source = self.buffers[view.block]
-        shape = _three(view.shape)
+        shape = three_axes(view.shape)
         number = len(self.buffers)
-        target = _placement(whole_view(number, shape, len(view.shape)), shape, source.item)
+        target = placement(whole_view(number, shape, len(view.shape)), shape, source.item)
         if target is None:
             raise UnsupportedGraphError(f"a view of shape {view.shape}")
         target.pads = pads
         reading = self._split_reading(view)
-        self._copy(reading, _plain_strides(target, len(view.shape)), source, target, target.base)
+        self._copy(reading, plain_strides(target, len(view.shape)), source, target, target.base)
         self._border(target)
         self.buffers.append(target)
         found = self._reading(target.view)
@@ -625,115 +559,6 @@ class _Layout:
             buffer.places()[coordinates[0]] + coordinates[1] * high + coordinates[2] * wide
         )
         return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Lanes:
-    """The outputs of a layer in the order of memory, cut into blocks of at most 16.
-
-    Attributes:
-        channel: output channel of each lane, -1 in lanes of none.
-        position: which of the merged positions a lane computes.
-        counts: lanes in use per block.
-    """
-
-    channel: npt.NDArray[np.int64]
-    position: npt.NDArray[np.int64]
-    counts: list[int]
-
-    def table(self, buffer: _Buffer) -> list[int]:
-        """Pairs per block: where its outputs go at position (0, 0), and how many they are."""
-        places = buffer.places()
-        found = []
-        for i, count in enumerate(self.counts):
-            channel, position = int(self.channel[i * BLOCK]), int(self.position[i * BLOCK])
-            found += [int(places[channel]) + position * buffer.column_step, count]
-        return found
-
-
-def _lanes(buffer: _Buffer, merge: int) -> _Lanes:
-    """Lanes of a layer that writes to a buffer ``merge`` positions at a time."""
-    n = len(buffer.rows)
-    channel = np.tile(np.arange(n), merge)
-    position = np.repeat(np.arange(merge), n)
-    far = buffer.grid[0] * (buffer.grid[2] + 1) * 64  # rows are never neighbours
-    place = buffer.rows[channel] * far + buffer.columns[channel] + position * buffer.column_step
-    order = np.argsort(place, kind="stable")
-    channel, position, place = channel[order], position[order], place[order]
-    cuts = [0, *(np.flatnonzero(np.diff(place) != 1) + 1).tolist(), len(place)]
-    lanes, moves, counts = [], [], []
-    for begin, end in pairwise(cuts):
-        for at in range(begin, end, BLOCK):
-            count = min(BLOCK, end - at)
-            lanes += [*channel[at : at + count].tolist(), *([-1] * (BLOCK - count))]
-            moves += [*position[at : at + count].tolist(), *([0] * (BLOCK - count))]
-            counts.append(count)
-    return _Lanes(channel=np.array(lanes), position=np.array(moves), counts=counts)
-
-
-def _best_merge(buffer: _Buffer, length: int, stride: int, width: int) -> int:
-    """How many positions to compute at once: fewest vector operations per position."""
-    best, least = 1, np.inf
-    for merge in (1, 2, 3, 4, 8, 16):
-        if merge > 1 and (merge > width or len(buffer.rows) * merge > 8 * BLOCK):
-            break
-        cost = len(_lanes(buffer, merge).counts) * (length + (merge - 1) * stride + 6) / merge
-        if cost < 0.95 * least:
-            best, least = merge, cost
-    return best
-
-
-def _placement(view: View, shape: tuple[int, int, int], item: int) -> _Buffer | None:
-    """A buffer in a view's order, or None where no layer can write that order."""
-    c, h, w = shape
-    if view.start != (0, 0, 0) or prod(view.shape) != c * h * w:
-        return None
-    grid = _three(view.shape)
-    row_axis = 1 if len(view.axes) == 3 else None
-    channel = np.zeros(1, np.int64)
-    rows, columns = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    row_step = column_step = 0
-    seen = {1: 1, 2: 1}
-    for number, axis in enumerate(view.axes):
-        stride = 1 if number == 0 else grid[0]
-        if number == row_axis:
-            stride = 1
-        for f in reversed(axis):
-            in_rows = number == row_axis
-            if f.axis == 0:
-                if f.step < 1:
-                    return None
-                steps = np.arange(f.size, dtype=np.int64)
-                channel = (channel[:, None] + steps * f.step).reshape(-1)
-                rows = (rows[:, None] + steps * (stride if in_rows else 0)).reshape(-1)
-                columns = (columns[:, None] + steps * (0 if in_rows else stride)).reshape(-1)
-            else:
-                if seen[f.axis] != 1 or f.step != 1 or in_rows != (f.axis == 1):
-                    return None
-                seen[f.axis] = f.size
-                if f.axis == 1:
-                    row_step = stride
-                else:
-                    column_step = stride
-            stride *= f.size
-    if seen != {1: h, 2: w} or not np.array_equal(np.sort(channel), np.arange(c)):
-        return None
-    order = np.argsort(channel)
-    return _Buffer(
-        shape=shape,
-        view=view,
-        rows=rows[order],
-        columns=columns[order],
-        row_step=row_step,
-        column_step=column_step,
-        grid=grid,
-        item=item,
-    )
-
-
-def _plain_strides(buffer: _Buffer, rank: int) -> list[int]:
-    """Strides of the axes [C], [C, W] or [C, H, W] of a buffer in its own order."""
-    return {1: [1], 2: [1, buffer.grid[0]], 3: [1, buffer.row, buffer.grid[0]]}[rank]
 
 
 def _linear(places: npt.NDArray[np.int64], view: View, factor: Factor) -> int | None:
@@ -759,19 +584,6 @@ def _even_stride(places: npt.NDArray[np.int64]) -> int | None:
 def _is_whole_product(block: ConvBlock) -> bool:
     """Whether a layer reads its source once, as one vector."""
     return len(block.source.shape) == 1
-
-
-def _rank(shape: tuple[int, int, int]) -> int:
-    return 3 if shape[1] > 1 else 2 if shape[2] > 1 else 1
-
-
-def _three(shape: Sequence[int]) -> tuple[int, int, int]:
-    """[C], [C, W] or [C, H, W] as (C, H, W)."""
-    if len(shape) == 1:
-        return shape[0], 1, 1
-    if len(shape) == 2:
-        return shape[0], 1, shape[1]
-    return shape[0], shape[1], shape[2]
 
 
 def _aligned(size: int) -> int:

@@ -15,8 +15,8 @@ for which that does not hold can be compiled in float32 instead, which is not ex
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -34,6 +34,18 @@ from edgeae.runtime.blocks import (
 )
 from edgeae.runtime.graph_constants import constants_of, quantized_range
 from edgeae.runtime.grids import COARSEST, grid_exponents, is_power_of_two
+from edgeae.runtime.net_moves import MOVES, moved
+from edgeae.runtime.net_values import (
+    Held,
+    Pending,
+    Tail,
+    Value,
+    block_shape,
+    called,
+    clipped,
+    rounded,
+    text,
+)
 from edgeae.runtime.onnx_file import OnnxGraph, OnnxNode
 from edgeae.runtime.views import UnsupportedGraphError, View, whole_view
 
@@ -46,77 +58,6 @@ INPUT_PEAK = "edgeae.input_peak"
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Pending:
-    """A sum whose tail is still being read: y = clip(round(sum)), in the graph's own units.
-
-    Attributes:
-        make: builds the block, given shift per channel, range in steps of the target grid, and
-            whether its numbers need 32 bits.
-        shape: (C, H, W) of the block.
-        rank: of the tensor without the batch axis.
-        exponents: grid of the sums, [C] or [1]; ignored in float nets and for the input.
-        peaks: bound on the sums in steps of that grid, likewise.
-        low: Clip's lower end.
-        high: upper end.
-        target: exponent of the grid that sums are rounded to; None before a rounding.
-        affine: takes a sum or product with a constant in, where the sum can.
-        stated: of an input, the range that the graph states for its integers.
-    """
-
-    make: Callable[[_Tail], Block]
-    shape: tuple[int, int, int]
-    rank: int
-    exponents: Ints
-    peaks: Floats
-    low: float = -np.inf
-    high: float = np.inf
-    target: int | None = None
-    affine: Callable[[str, Array], _Pending] | None = None
-    stated: float = np.inf
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Tail:
-    """How a block ends: see ``ConvBlock``."""
-
-    shift: Ints
-    low: float
-    high: float
-    wide: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Held:
-    """Numbers that a block has computed, seen through a view.
-
-    Attributes:
-        view: where they lie.
-        exponents: they are integers times ``2**-exponent``; one, or one per channel of the block.
-        peak: bound on the integers.
-        wide: whether they are int32.
-        scale: factor per channel that only the output may still have, with ``offset``.
-        offset: see ``scale``.
-        pads: zeros above, below, left and right, which only a convolution may read.
-    """
-
-    view: View
-    exponents: Ints
-    peak: float
-    wide: bool = False
-    scale: Array | None = None
-    offset: Array | None = None
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
-
-    @property
-    def plain(self) -> bool:
-        """Whether a layer may read them."""
-        return self.scale is None and not self.wide and self.exponents.size == 1
-
-
-_Value = _Pending | _Held
 
 
 class Compiler:
@@ -168,7 +109,7 @@ class Compiler:
             column = (common - exponent).reshape(-1, *([1] * (weight.ndim - 1)))
             scaled = np.ldexp(weight, column)
             if np.abs(scaled).max(initial=0) > INT16_MAX:
-                raise UnsupportedGraphError(f"{_called(node)}: weights of more than 16 bits")
+                raise UnsupportedGraphError(f"{called(node)}: weights of more than 16 bits")
             ints = np.ldexp(bias, common).astype(np.int64)
             self._integers[key] = scaled.astype(np.int16), ints, common.astype(np.int64)
         return self._integers[key]
@@ -187,17 +128,17 @@ class Compiler:
                 or given.get("beta", 1.0) != 1.0
                 or given.get("transA")
             ):
-                raise UnsupportedGraphError(f"{_called(node)}: alpha, beta or transA")
+                raise UnsupportedGraphError(f"{called(node)}: alpha, beta or transA")
             weight = weight if given.get("transB") else weight.T
         elif node.op == "MatMul":
             weight = weight.T
-        elif given.get("group", 1) != 1 or _text(given.get("auto_pad", "NOTSET")) != "NOTSET":
-            raise UnsupportedGraphError(f"{_called(node)}: groups or auto_pad")
+        elif given.get("group", 1) != 1 or text(given.get("auto_pad", "NOTSET")) != "NOTSET":
+            raise UnsupportedGraphError(f"{called(node)}: groups or auto_pad")
         bias = np.zeros(len(weight))
         if len(node.inputs) > 2 and node.inputs[2]:
             found = self.constant(node, 2).astype(np.float64)
             if found.size not in (1, len(weight)):
-                raise UnsupportedGraphError(f"{_called(node)}: a bias of shape {found.shape}")
+                raise UnsupportedGraphError(f"{called(node)}: a bias of shape {found.shape}")
             bias = np.broadcast_to(found.reshape(-1), (len(weight),))
         return weight, bias
 
@@ -205,7 +146,7 @@ class Compiler:
         """An input that must be a constant."""
         found = self.constants.get(node.inputs[position]) if position < len(node.inputs) else None
         if found is None:
-            raise UnsupportedGraphError(f"{_called(node)}: input {position} is no constant")
+            raise UnsupportedGraphError(f"{called(node)}: input {position} is no constant")
         return found
 
 
@@ -216,7 +157,7 @@ class _Walk:
         self.compiler, self.graph, self.exact = compiler, compiler.graph, compiler.exact
         self.shapes = tuple(shapes)
         self.blocks: list[Block] = []
-        self.values: dict[str, _Value] = {}
+        self.values: dict[str, Value] = {}
         self.quantized: dict[str, tuple[float, int]] = {}
         self.uses = Counter(name for node in self.graph.nodes for name in node.inputs)
         self.uses.update(value.name for value in self.graph.outputs)
@@ -230,12 +171,12 @@ class _Walk:
             if node.outputs[0] in self.compiler.constants:
                 continue
             if node.domain not in ("", "ai.onnx") or len([n for n in node.outputs if n]) != 1:
-                raise UnsupportedGraphError(f"{_called(node)}: {node.domain or 'several outputs'}")
+                raise UnsupportedGraphError(f"{called(node)}: {node.domain or 'several outputs'}")
             try:
                 self._keep(node.outputs[0], self._node(node))
             except (KeyError, IndexError, ValueError, TypeError) as error:
                 raise UnsupportedGraphError(
-                    f"{_called(node)}: cannot be followed: {error!r}"
+                    f"{called(node)}: cannot be followed: {error!r}"
                 ) from error
         return NetProgram(
             is_float=not self.exact,
@@ -256,7 +197,7 @@ class _Walk:
         shared = metadata.get(INPUT_PEAK, "inf") if number == 0 else "inf"
         return float(metadata.get(f"{INPUT_PEAK}.{self.graph.inputs[number].name}", shared))
 
-    def _ending(self, held: _Held) -> dict[str, Array]:
+    def _ending(self, held: Held) -> dict[str, Array]:
         """Scale and offset of the output, per channel or one for all."""
         exponents = held.exponents
         if exponents.size > 1:
@@ -272,7 +213,7 @@ class _Walk:
             raise UnsupportedGraphError("the output is multiplied by no power of two")
         return {"scale": scale.astype(np.float32), "offset": offset.astype(np.float32)}
 
-    def _keep(self, name: str, value: _Value) -> None:
+    def _keep(self, name: str, value: Value) -> None:
         """Remember a tensor; one that is read twice is computed once."""
         self.values[name] = self._hold(value) if self.uses[name] > 1 else value
 
@@ -285,12 +226,12 @@ class _Walk:
         stated: float,
         sub: Array | None = None,
         mul: Array | None = None,
-    ) -> _Pending:
-        shape, rank = _block_shape(whole)
+    ) -> Pending:
+        shape, rank = block_shape(whole)
         sub = np.zeros(1, np.float32) if sub is None else sub
         times = np.ones(1, np.float32) if mul is None else mul
 
-        def make(tail: _Tail) -> Block:
+        def make(tail: Tail) -> Block:
             exact_scale = np.ldexp(times, -tail.shift) if self.exact else times
             return InputBlock(
                 shape=shape,
@@ -302,7 +243,7 @@ class _Walk:
                 strict=False,
             )
 
-        def affine(op: str, constant: Array) -> _Pending:
+        def affine(op: str, constant: Array) -> Pending:
             values = constant.astype(np.float32)
             if op in ("Sub", "Add") and mul is None and not np.any(sub):
                 return self._input(whole, place, stated, values if op == "Sub" else -values)
@@ -312,7 +253,7 @@ class _Walk:
                 return self._input(whole, place, stated, sub, values)
             raise UnsupportedGraphError(f"{op} after the input was scaled")
 
-        return _Pending(
+        return Pending(
             make=make,
             shape=shape,
             rank=rank,
@@ -322,16 +263,16 @@ class _Walk:
             stated=stated,
         )
 
-    def _hold(self, value: _Value, *, last: bool = False) -> _Held:
+    def _hold(self, value: Value, *, last: bool = False) -> Held:
         """End a sum here."""
-        if isinstance(value, _Held):
+        if isinstance(value, Held):
             return value
         number = len(self.blocks)
         view = whole_view(number, value.shape, value.rank)
         if not self.exact:
-            tail = _Tail(shift=np.zeros(1, np.int64), low=value.low, high=value.high, wide=False)
+            tail = Tail(shift=np.zeros(1, np.int64), low=value.low, high=value.high, wide=False)
             self.blocks.append(value.make(tail))
-            return _Held(view=view, exponents=np.zeros(1, np.int64), peak=np.inf)
+            return Held(view=view, exponents=np.zeros(1, np.int64), peak=np.inf)
         if value.target is None:
             return self._unrounded(value, view, last)
         low, high = (np.ldexp(end, value.target) for end in (value.low, value.high))
@@ -344,15 +285,15 @@ class _Walk:
         wide = peak > INT16_MAX
         if wide and not (last and peak < 2**30):
             raise UnsupportedGraphError(f"activations of up to {peak:.0f}, more than 16 bits")
-        tail = _Tail(shift=shift, low=low, high=high, wide=wide)
+        tail = Tail(shift=shift, low=low, high=high, wide=wide)
         self.blocks.append(value.make(tail))
-        return _Held(view=view, exponents=np.array([value.target]), peak=peak, wide=wide)
+        return Held(view=view, exponents=np.array([value.target]), peak=peak, wide=wide)
 
-    def _unrounded(self, value: _Pending, view: View, last: bool) -> _Held:
+    def _unrounded(self, value: Pending, view: View, last: bool) -> Held:
         """Sums as they are: fine as the output, or where they are integers of the input's range."""
         clipped = np.isfinite(value.low) or np.isfinite(value.high)
         if value.affine is not None and not np.isfinite(value.peaks).all():
-            block = value.make(_Tail(shift=value.exponents, low=0, high=0, wide=False))
+            block = value.make(Tail(shift=value.exponents, low=0, high=0, wide=False))
             if not isinstance(block, InputBlock) or np.any(block.sub) or np.any(block.mul != 1):
                 raise UnsupportedGraphError("an input that is scaled and not rounded")
             peak = value.stated
@@ -362,17 +303,17 @@ class _Walk:
                     "2^15"
                 )
             self.blocks.append(replace(block, low=-peak, high=peak, strict=True))
-            return _Held(view=view, exponents=np.zeros(1, np.int64), peak=peak)
+            return Held(view=view, exponents=np.zeros(1, np.int64), peak=peak)
         integers = bool(np.all(value.exponents <= 0))
         if integers and not last:  # a rounding would change nothing
             return self._hold(replace(value, target=0))
         if clipped or not last:
             raise UnsupportedGraphError("a sum that is not rounded")
-        tail = _Tail(shift=np.zeros_like(value.exponents), low=-LIMIT, high=LIMIT, wide=True)
+        tail = Tail(shift=np.zeros_like(value.exponents), low=-LIMIT, high=LIMIT, wide=True)
         self.blocks.append(value.make(tail))
-        return _Held(view=view, exponents=value.exponents, peak=float(LIMIT), wide=True)
+        return Held(view=view, exponents=value.exponents, peak=float(LIMIT), wide=True)
 
-    def _layer(self, name: str, *, padded: bool = False) -> _Held:
+    def _layer(self, name: str, *, padded: bool = False) -> Held:
         """A tensor that a layer reads."""
         if name in self.quantized:
             raise UnsupportedGraphError(f"{name} is quantized and not dequantized")
@@ -386,23 +327,28 @@ class _Walk:
 
     # -- nodes -------------------------------------------------------------------------------------
 
-    def _node(self, node: OnnxNode) -> _Value:
+    def _node(self, node: OnnxNode) -> Value:
         op = node.op
         if op == "DequantizeLinear":
             mark = quantized_range(node, self.compiler.constants)[:2]
             if self.quantized.get(node.inputs[0]) != mark:
-                raise UnsupportedGraphError(f"{_called(node)}: not what QuantizeLinear made")
+                raise UnsupportedGraphError(f"{called(node)}: not what QuantizeLinear made")
             return self.values[node.inputs[0]]
-        if op in _MOVES:
+        if op in MOVES:
             if node.inputs[0] in self.quantized:
                 self.quantized[node.outputs[0]] = self.quantized[node.inputs[0]]
             held = self._hold(self.values[node.inputs[0]])
             self.values[node.inputs[0]] = held
             if any(held.pads):
-                raise UnsupportedGraphError(f"{_called(node)}: after a Pad")
-            return replace(held, view=self._moved(node, held))
+                raise UnsupportedGraphError(f"{called(node)}: after a Pad")
+            if held.scale is not None or held.exponents.size > 1:
+                raise UnsupportedGraphError(f"{called(node)}: after a scaling by channel")
+            first = (self.graph.inputs[0].shape or (None,))[0]
+            free = not isinstance(first, int)
+            view = moved(node, held.view, self.compiler.constant, free_batch=free)
+            return replace(held, view=view)
         if any(name in self.quantized for name in node.inputs):
-            raise UnsupportedGraphError(f"{_called(node)}: works on quantized numbers")
+            raise UnsupportedGraphError(f"{called(node)}: works on quantized numbers")
         if op in ("Conv", "Gemm", "MatMul"):
             return self._product(node)
         if op in ("Add", "Sub", "Mul", "Div"):
@@ -419,43 +365,43 @@ class _Walk:
             return self.values[node.inputs[0]]
         if op in ("Relu", "Clip", "Round", "QuantizeLinear"):
             return self._tail(node)
-        raise UnsupportedGraphError(f"{_called(node)}: the native engine has no {op}")
+        raise UnsupportedGraphError(f"{called(node)}: the native engine has no {op}")
 
-    def _tail(self, node: OnnxNode) -> _Value:
+    def _tail(self, node: OnnxNode) -> Value:
         """ReLU, Clip, Round and QuantizeLinear: they join the sum before them where they can."""
         value = self.values[node.inputs[0]]
-        if isinstance(value, _Held):
+        if isinstance(value, Held):
             if not value.plain or any(value.pads):
-                raise UnsupportedGraphError(f"{_called(node)}: after a scaling by channel, or Pad")
+                raise UnsupportedGraphError(f"{called(node)}: after a scaling by channel, or Pad")
             value = self._sum(value, None)
         if node.op == "Relu":
-            return _clipped(value, 0.0, np.inf)
+            return clipped(value, 0.0, np.inf)
         if node.op == "Clip":
             ends = [-np.inf, np.inf]
             for i in (1, 2):
                 if len(node.inputs) > i and node.inputs[i]:
                     ends[i - 1] = float(self.compiler.constant(node, i).item())
-            return _clipped(value, ends[0], ends[1])
+            return clipped(value, ends[0], ends[1])
         if not self.exact:
-            raise UnsupportedGraphError(f"{_called(node)}: rounding in a float net")
+            raise UnsupportedGraphError(f"{called(node)}: rounding in a float net")
         if node.op == "Round":
-            return _rounded(value, 0, node)
+            return rounded(value, 0, node)
         scale, zero, low, high = quantized_range(node, self.compiler.constants)
         exponent = -int(np.round(np.log2(scale)))
         self.quantized[node.outputs[0]] = scale, zero
-        rounded = _rounded(value, exponent, node)
-        return _clipped(rounded, (low - zero) * scale, (high - zero) * scale)
+        steps = rounded(value, exponent, node)
+        return clipped(steps, (low - zero) * scale, (high - zero) * scale)
 
-    def _affine(self, node: OnnxNode, name: str) -> _Value:
+    def _affine(self, node: OnnxNode, name: str) -> Value:
         """A sum, difference or product with a constant."""
         value, op = self.values[name], node.op
         constant = self.compiler.constants[node.inputs[1 if name == node.inputs[0] else 0]]
         if op in ("Sub", "Div") and name != node.inputs[0]:
-            raise UnsupportedGraphError(f"{_called(node)}: the constant comes first")
-        if isinstance(value, _Held) and any(value.pads):
-            raise UnsupportedGraphError(f"{_called(node)}: after a Pad")
-        rank = value.rank if isinstance(value, _Pending) else len(value.view.axes)
-        if isinstance(value, _Pending):
+            raise UnsupportedGraphError(f"{called(node)}: the constant comes first")
+        if isinstance(value, Held) and any(value.pads):
+            raise UnsupportedGraphError(f"{called(node)}: after a Pad")
+        rank = value.rank if isinstance(value, Pending) else len(value.view.axes)
+        if isinstance(value, Pending):
             changed = self._pending_affine(value, op, constant)
             if changed is not None:
                 return changed
@@ -466,15 +412,15 @@ class _Walk:
         if op in ("Mul", "Div"):
             times = numbers if op == "Mul" else 1 / numbers
             if value.offset is not None or (self.exact and not is_power_of_two(times)):
-                raise UnsupportedGraphError(f"{_called(node)}: no power of two, or after a sum")
+                raise UnsupportedGraphError(f"{called(node)}: no power of two, or after a sum")
             if times.size == 1 and value.scale is None and self.exact and times[0] > 0:
                 return replace(value, exponents=value.exponents - int(np.log2(times[0])))
             return replace(value, scale=scale * times, offset=None)
         if value.offset is not None:
-            raise UnsupportedGraphError(f"{_called(node)}: a second sum with a constant")
+            raise UnsupportedGraphError(f"{called(node)}: a second sum with a constant")
         return replace(value, scale=scale, offset=offset + (numbers if op == "Add" else -numbers))
 
-    def _pending_affine(self, value: _Pending, op: str, constant: Array) -> _Pending | None:
+    def _pending_affine(self, value: Pending, op: str, constant: Array) -> Pending | None:
         """The constant taken into the sum, or None where it cannot be."""
         free = value.target is None and np.isinf(value.low) and np.isinf(value.high)
         if value.affine is not None and free:
@@ -502,7 +448,7 @@ class _Walk:
             raise UnsupportedGraphError(f"a constant of shape {constant.shape} meets a tensor")
         return constant.reshape(-1)
 
-    def _product(self, node: OnnxNode) -> _Pending:
+    def _product(self, node: OnnxNode) -> Pending:
         """Conv, Gemm or MatMul with constant weights."""
         x = self._layer(node.inputs[0], padded=node.op == "Conv")
         shape = x.view.shape
@@ -514,14 +460,14 @@ class _Walk:
             peaks = totals * x.peak + np.abs(bias)
             if not peaks.max(initial=0) < LIMIT:
                 raise UnsupportedGraphError(
-                    f"{_called(node)}: a sum can reach {peaks.max():.0f}, not below 2^24"
+                    f"{called(node)}: a sum can reach {peaks.max():.0f}, not below 2^24"
                 )
         else:
             weight, bias = self.compiler.reals(node)
             exponents, peaks = np.zeros(1, np.int64), np.full(1, np.inf)
         dims = weight.ndim - 2
         if len(shape) != dims + 1 or shape[0] != weight.shape[1]:
-            raise UnsupportedGraphError(f"{_called(node)}: weights {weight.shape} meet {shape}")
+            raise UnsupportedGraphError(f"{called(node)}: weights {weight.shape} meet {shape}")
         given = node.attributes
         strides = [1] * (2 - dims) + list(given.get("strides", [1] * dims))
         dilations = [1] * (2 - dims) + list(given.get("dilations", [1] * dims))
@@ -531,13 +477,13 @@ class _Walk:
         kernel = (*([1] * (2 - dims)), *weight.shape[2:])
         size = (*([1] * (2 - dims)), *shape[1:])
         if min(*strides, *dilations) < 1 or min(pads) < 0:
-            raise UnsupportedGraphError(f"{_called(node)}: strides, dilations or pads")
+            raise UnsupportedGraphError(f"{called(node)}: strides, dilations or pads")
         spatial = [
             (size[i] + pads[i] + pads[i + 2] - (kernel[i] - 1) * dilations[i] - 1) // strides[i] + 1
             for i in range(2)
         ]
         if min(spatial) < 1:
-            raise UnsupportedGraphError(f"{_called(node)}: nothing comes out of {shape}")
+            raise UnsupportedGraphError(f"{called(node)}: nothing comes out of {shape}")
         block = ConvBlock(
             key=node.outputs[0],
             shape=(len(weight), spatial[0], spatial[1]),
@@ -549,13 +495,13 @@ class _Walk:
             pads=(pads[0], pads[2], pads[1], pads[3]),
         )
 
-        def make(tail: _Tail) -> Block:
+        def make(tail: Tail) -> Block:
             up = np.maximum(-tail.shift, 0)  # a coarser grid than the target's
             if np.any(up):
                 column = up.reshape(-1, 1, 1, 1)
                 more = np.ldexp(block.weight.astype(np.float64), column)
                 if np.abs(more).max() > INT16_MAX or not np.ldexp(peaks, up).max() < 2**30:
-                    raise UnsupportedGraphError(f"{_called(node)}: weights of more than 16 bits")
+                    raise UnsupportedGraphError(f"{called(node)}: weights of more than 16 bits")
                 scaled = replace(block, weight=more.astype(np.int16), bias=bias << up)
                 return replace(
                     scaled, shift=tail.shift + up, low=tail.low, high=tail.high, wide=tail.wide
@@ -568,10 +514,10 @@ class _Walk:
                 wide=tail.wide,
             )
 
-        def affine(op: str, constant: Array) -> _Pending:
+        def affine(op: str, constant: Array) -> Pending:
             other = _folded(weight, bias, op, constant)
             again = replace(block, weight=other[0].reshape(block.weight.shape), bias=other[1])
-            return _Pending(
+            return Pending(
                 make=lambda tail: replace(again, low=tail.low, high=tail.high),
                 shape=again.shape,
                 rank=len(shape),
@@ -579,7 +525,7 @@ class _Walk:
                 peaks=peaks,
             )
 
-        return _Pending(
+        return Pending(
             make=make,
             shape=block.shape,
             rank=len(shape),
@@ -588,12 +534,12 @@ class _Walk:
             affine=None if self.exact else affine,
         )
 
-    def _sum(self, a: _Held, b: _Held | None) -> _Pending:
+    def _sum(self, a: Held, b: Held | None) -> Pending:
         """Two tensors added, or one to be rounded again (as half of twice itself)."""
         other = a if b is None else b
         if a.view.shape != other.view.shape:
             raise UnsupportedGraphError(f"Add of {a.view.shape} and {other.view.shape}")
-        shape, rank = _block_shape(a.view.shape)
+        shape, rank = block_shape(a.view.shape)
         common = int(max(a.exponents[0], other.exponents[0]))
         left = (common - int(a.exponents[0]), common - int(other.exponents[0]))
         peak = np.ldexp(a.peak, left[0]) + np.ldexp(other.peak, left[1])
@@ -601,7 +547,7 @@ class _Walk:
         if self.exact and (max(left) > 15 or not peak < LIMIT):
             raise UnsupportedGraphError(f"Add: a sum can reach {peak:.0f}, not below 2^24")
 
-        def make(tail: _Tail) -> Block:
+        def make(tail: Tail) -> Block:
             if np.any(tail.shift < -15) or tail.wide:
                 raise UnsupportedGraphError("Add: its result does not fit 16 bits")
             more = max(0, -int(tail.shift.min()))
@@ -614,7 +560,7 @@ class _Walk:
                 high=tail.high,
             )
 
-        return _Pending(
+        return Pending(
             make=make,
             shape=shape,
             rank=rank,
@@ -622,185 +568,45 @@ class _Walk:
             peaks=np.array([peak]),
         )
 
-    def _concat(self, node: OnnxNode) -> _Held:
+    def _concat(self, node: OnnxNode) -> Held:
         parts = [self._layer(name) for name in node.inputs]
         rank = len(parts[0].view.axes)
         axis = int(node.attributes["axis"])
         axis = (axis + rank + 1 if axis < 0 else axis) - 1  # without the batch's
         if axis != 0 and (axis, rank) != (1, 2):
-            raise UnsupportedGraphError(f"{_called(node)}: along an axis of rows")
+            raise UnsupportedGraphError(f"{called(node)}: along an axis of rows")
         finest = int(max(p.exponents[0] for p in parts))
         even = [p if int(p.exponents[0]) == finest else self._finer(p, finest) for p in parts]
         whole = list(even[0].view.shape)
         for part in even[1:]:
             shape = list(part.view.shape)
             if shape[:axis] + shape[axis + 1 :] != whole[:axis] + whole[axis + 1 :]:
-                raise UnsupportedGraphError(f"{_called(node)}: parts of different lengths")
+                raise UnsupportedGraphError(f"{called(node)}: parts of different lengths")
             whole[axis] += shape[axis]
-        block, rank = _block_shape(whole)
+        block, rank = block_shape(whole)
         view = whole_view(len(self.blocks), block, rank)
         sources = tuple(p.view for p in even)
         self.blocks.append(ConcatBlock(shape=block, sources=sources, axis=2 if axis else 0))
-        return _Held(view=view, exponents=np.array([finest]), peak=max(float(p.peak) for p in even))
+        return Held(view=view, exponents=np.array([finest]), peak=max(float(p.peak) for p in even))
 
-    def _padded(self, node: OnnxNode) -> _Held:
+    def _padded(self, node: OnnxNode) -> Held:
         """Zeros around a tensor, for the convolution that reads it."""
         held = self._layer(node.inputs[0], padded=True)
         rank = len(held.view.axes) + 1
         pads = self.compiler.constant(node, 1).reshape(-1).tolist()
         value = self.compiler.constant(node, 2) if len(node.inputs) > 2 and node.inputs[2] else 0
-        mode = _text(node.attributes.get("mode", "constant"))
+        mode = text(node.attributes.get("mode", "constant"))
         if mode != "constant" or np.any(value) or len(node.inputs) > 3 or len(pads) != 2 * rank:
-            raise UnsupportedGraphError(f"{_called(node)}: other than zeros around all axes")
+            raise UnsupportedGraphError(f"{called(node)}: other than zeros around all axes")
         before, after = pads[:rank], pads[rank:]
         if any(before[:2]) or any(after[:2]) or min(pads) < 0 or rank < 3:
-            raise UnsupportedGraphError(f"{_called(node)}: of the batch or of channels, or a cut")
+            raise UnsupportedGraphError(f"{called(node)}: of the batch or of channels, or a cut")
         top, bottom = (before[2], after[2]) if rank == 4 else (0, 0)
         a, b, c, d = held.pads
         return replace(held, pads=(a + top, b + bottom, c + before[rank - 1], d + after[rank - 1]))
 
-    def _finer(self, held: _Held, exponent: int) -> _Held:
+    def _finer(self, held: Held, exponent: int) -> Held:
         return self._hold(replace(self._sum(held, None), target=exponent))
-
-    def _moved(self, node: OnnxNode, held: _Held) -> View:
-        """Reshape and its kind; the batch axis stays in front."""
-        op, given, view = node.op, node.attributes, held.view
-        if held.scale is not None or held.exponents.size > 1:
-            raise UnsupportedGraphError(f"{_called(node)}: after a scaling by channel")
-        if op == "Reshape":
-            return view.reshape(self._target(node, view))
-        if op == "Flatten":
-            if given.get("axis", 1) != 1:
-                raise UnsupportedGraphError(f"{_called(node)}: axis {given['axis']}")
-            return view.reshape([prod(view.shape)])
-        if op in ("Squeeze", "Unsqueeze"):
-            return self._squeezed(node, view)
-        if op == "Transpose":
-            order = given["perm"]
-            if order[0] != 0:
-                raise UnsupportedGraphError(f"{_called(node)}: moves the batch axis")
-            return view.transpose([i - 1 for i in order[1:]])
-        if op == "DepthToSpace":
-            first = _text(given.get("mode", "DCR")) == "CRD"
-            return view.depth_to_space(int(given["blocksize"]), columns_first=first)
-        if op == "SpaceToDepth":
-            return view.space_to_depth(int(given["blocksize"]))
-        if op == "Slice":
-            return self._sliced(node, view)
-        return self._resized(node, view)
-
-    def _target(self, node: OnnxNode, view: View) -> list[int]:
-        """The shape that a Reshape gives one sample."""
-        wanted = [int(v) for v in self.compiler.constant(node, 1).reshape(-1)]
-        allow_zero = node.attributes.get("allowzero", 0)
-        whole = [1, *view.shape]
-        shape = [whole[i] if v == 0 and not allow_zero else v for i, v in enumerate(wanted)]
-        free_batch = not isinstance((self.graph.inputs[0].shape or (None,))[0], int)
-        if not shape or (wanted[0] > 0 and free_batch):
-            raise UnsupportedGraphError(f"{_called(node)}: to {wanted} in a batch of any size")
-        if -1 in shape:
-            rest = prod(v for v in shape if v != -1)
-            shape[shape.index(-1)] = prod(whole) // max(rest, 1)
-        if shape[0] != 1 or prod(shape) != prod(whole):
-            raise UnsupportedGraphError(f"{_called(node)}: {tuple(whole)} to {wanted}")
-        return shape[1:]
-
-    def _squeezed(self, node: OnnxNode, view: View) -> View:
-        given = node.attributes.get("axes")
-        axes = given if given is not None else self.compiler.constant(node, 1).reshape(-1).tolist()
-        shape = [1, *view.shape]
-        if node.op == "Squeeze":
-            gone = {int(a) % len(shape) for a in axes}
-            if 0 in gone or any(shape[a] != 1 for a in gone):
-                raise UnsupportedGraphError(f"{_called(node)}: axes {sorted(gone)} of {shape}")
-            return view.reshape([v for i, v in enumerate(shape) if i not in gone][1:])
-        rank = len(shape) + len(axes)
-        for axis in sorted(int(a) % rank for a in axes):
-            shape.insert(axis, 1)
-        if 0 in {int(a) % rank for a in axes}:
-            raise UnsupportedGraphError(f"{_called(node)}: a new axis before the batch's")
-        return view.reshape(shape[1:])
-
-    def _sliced(self, node: OnnxNode, view: View) -> View:
-        given = [
-            self.compiler.constant(node, i).reshape(-1).tolist() for i in range(1, len(node.inputs))
-        ]
-        starts, ends = given[0], given[1]
-        axes = given[2] if len(given) > 2 else list(range(len(starts)))
-        steps = given[3] if len(given) > 3 else [1] * len(starts)
-        rank = len(view.axes) + 1
-        for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-            axis = int(axis) % rank
-            if axis == 0 or step < 1:
-                raise UnsupportedGraphError(f"{_called(node)}: of the batch, or backwards")
-            begin, stop, pace = slice(start, end, step).indices(view.shape[axis - 1])
-            view = view.slice(axis - 1, begin, stop, pace)
-        return view
-
-    def _resized(self, node: OnnxNode, view: View) -> View:
-        """Nearest upsampling by whole factors."""
-        given = {k: _text(v) if isinstance(v, bytes) else v for k, v in node.attributes.items()}
-        whole = [1, *view.shape]
-        if given.get("mode", "nearest") != "nearest":
-            raise UnsupportedGraphError(f"{_called(node)}: interpolates")
-        if (
-            given.get("coordinate_transformation_mode", "half_pixel"),
-            given.get("nearest_mode"),
-        ) not in (
-            ("asymmetric", "floor"),
-            ("half_pixel", None),
-            ("half_pixel", "round_prefer_floor"),
-        ):
-            raise UnsupportedGraphError(f"{_called(node)}: this way of finding the nearest")
-        if len(node.inputs) > 3 and node.inputs[3]:
-            sizes = self.compiler.constant(node, 3).reshape(-1).tolist()
-            factors = [size / old for size, old in zip(sizes, whole, strict=True)]
-        else:
-            factors = self.compiler.constant(node, 2).reshape(-1).tolist()
-        if factors[0] != 1 or any(f < 1 or f != int(f) for f in factors):
-            raise UnsupportedGraphError(f"{_called(node)}: by {factors}")
-        for axis, factor in enumerate(factors[1:]):
-            view = view.repeat(axis, int(factor))
-        return view
-
-
-_MOVES = frozenset(
-    (
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "Slice",
-        "Resize",
-    )
-)
-
-
-def _rounded(value: _Pending, exponent: int, node: OnnxNode) -> _Pending:
-    """Round to multiples of ``2**-exponent``."""
-    if value.target is not None:
-        if value.target > exponent:
-            raise UnsupportedGraphError(f"{_called(node)}: a second, coarser rounding")
-        return value
-    low, high = (
-        float(np.rint(end * 2.0**exponent)) * 2.0**-exponent for end in (value.low, value.high)
-    )
-    return replace(value, target=exponent, low=low, high=high)
-
-
-def _clipped(value: _Pending, low: float, high: float) -> _Pending:
-    if value.target is not None:  # ends between the steps of the grid
-        for end in (low, high):
-            if np.isfinite(end) and end * 2.0**value.target != int(end * 2.0**value.target):
-                raise UnsupportedGraphError(f"Clip at {end} of numbers on a coarser grid")
-    return replace(
-        value,
-        low=min(max(value.low, low), high),
-        high=min(max(value.high, low), high),
-    )
 
 
 def _folded(weight: Array, bias: Array, op: str, constant: Array) -> tuple[Array, Array]:
@@ -813,25 +619,5 @@ def _folded(weight: Array, bias: Array, op: str, constant: Array) -> tuple[Array
     return weight, bias + (constant if op == "Add" else -constant).astype(np.float64)
 
 
-def _block_shape(shape: Sequence[int]) -> tuple[tuple[int, int, int], int]:
-    """(C, H, W) of a tensor [C], [C, W] or [C, H, W], and its rank."""
-    if len(shape) == 1:
-        return (shape[0], 1, 1), 1
-    if len(shape) == 2:
-        return (shape[0], 1, shape[1]), 2
-    if len(shape) == 3:
-        return (shape[0], shape[1], shape[2]), 3
-    raise UnsupportedGraphError(f"a tensor of shape {tuple(shape)}: expected 1 to 3 axes")
-
-
 def _grids(bias: Floats) -> Ints:
     return grid_exponents(bias.reshape(-1, 1))
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _called(node: OnnxNode) -> str:
-    """What to call a node in a message."""
-    return f"node {node.name or node.outputs[0]} ({node.op})"
