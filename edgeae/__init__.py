@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from edgeae.runtime.bundle import Bundle, load
     from edgeae.signal.grid import Grid
     from edgeae.tasks.decoder import StreamDecoder
+    from edgeae.tasks.denoise import Denoiser, denoise
     from edgeae.tasks.encoder import StreamEncoder
     from edgeae.tasks.stream import decode, encode
 
@@ -45,6 +46,7 @@ __all__ = [
     "Bundle",
     "ConfigError",
     "CorruptError",
+    "Denoiser",
     "DependencyError",
     "EdgeAEError",
     "Grid",
@@ -62,6 +64,7 @@ __all__ = [
     "WrongModelError",
     "__version__",
     "decode",
+    "denoise",
     "encode",
     "errors",
     "load",
@@ -69,6 +72,7 @@ __all__ = [
 
 _HOMES = {
     "Bundle": "edgeae.runtime.bundle",
+    "Denoiser": "edgeae.tasks.denoise",
     "Grid": "edgeae.signal.grid",
     "Profile": "edgeae.bitstream.header",
     "Promise": "edgeae.bitstream.header",
@@ -76,6 +80,7 @@ _HOMES = {
     "StreamEncoder": "edgeae.tasks.encoder",
     "StreamHeader": "edgeae.bitstream.header",
     "decode": "edgeae.tasks.stream",
+    "denoise": "edgeae.tasks.denoise",
     "encode": "edgeae.tasks.stream",
     "load": "edgeae.runtime.bundle",
 }

@@ -1,0 +1,352 @@
+"""Denoise streams block by block, in real time or from a file, with the same bits.
+
+::
+
+    block ─ convert, hold NaN ─ whole hops ─[ front end ]─ net with its state ─[ front end ]─
+    ─ queue ─► block of the same length, ``delay_samples`` late
+
+The net takes whole hops; what is left of a block waits for the next one. The queue starts with one
+sample less than a hop, so that a block of any length, 0 and 1 too, gives as many samples as went in
+and the delay is always the same. Nets are exact and the front end works frame by frame, so how a
+stream is cut never shows in its bits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from edgeae.errors import ConfigError, ModelError, SignalError
+from edgeae.runtime.bundle import Bundle, load
+from edgeae.runtime.bundle_files import pack_arrays, read_arrays
+from edgeae.runtime.denoise_net import StreamDenoiseNet, stream_net
+from edgeae.runtime.stft import StftFrontEnd, StftSpec
+from edgeae.tasks.denoise_samples import DenoiserSamples, Form
+
+__all__ = ["Denoiser", "FrontEnd", "check_rate", "denoise"]
+
+_MAX_STREAMS = 1 << 16
+_PIECE_HOPS = 256  # of a front end at once: more only takes memory
+_RATE_TOLERANCE = 1e-3
+
+Samples = NDArray[Any]
+
+
+class FrontEnd(Protocol):
+    """What stands between samples and net, with a state of its own."""
+
+    def analyse(self, block: Samples) -> NDArray[np.float32]:
+        """Features [N, F, K] of the next whole hops [N, T]."""
+
+    def synthesise(self, mask: NDArray[np.float32]) -> Samples:
+        """The samples [N, T] that the net's output for the last features gives."""
+
+    def reset(self) -> None:
+        """Forget the past."""
+
+    def state(self) -> dict[str, Samples]:
+        """Copies of what the next block hangs on."""
+
+    def restore(self, state: Mapping[str, Samples]) -> None:
+        """Go on from a state."""
+
+
+class Denoiser:
+    """Denoises one stream, or several in step, block by block.
+
+    Sample t of the output is the estimate of sample t - ``delay_samples`` of the input. The first
+    ``delay_samples`` samples are start-up and hold the signal's center.
+
+    Args:
+        bundle: a denoiser for streams, or where it lies.
+        streams: how many streams, N. One stream takes blocks [T] or [T, C]; several take [N, T] or
+            [N, T, C].
+        rate_hz: of the signal, to be checked.
+
+    Attributes:
+        delay_samples: by which the output lags.
+        engine: what runs the net, ``native`` or ``onnxruntime``.
+
+    Raises:
+        ModelError: the bundle is for something else, or its graph does not fit its manifest.
+        SignalError: the rate is not the bundle's.
+
+    Example:
+        >>> from edgeae.errors import ModelError
+        >>> try:
+        ...     Denoiser("nowhere")
+        ... except ModelError as error:
+        ...     print(error)
+        nowhere: there is no bundle (a folder or a zip with manifest.json)
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | os.PathLike[str],
+        *,
+        streams: int = 1,
+        rate_hz: float | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
+        if not 1 <= streams <= _MAX_STREAMS:
+            raise ConfigError(f"streams is {streams}: give 1 to {_MAX_STREAMS}")
+        spec = self.bundle.denoise
+        if spec.family == "image":
+            raise ModelError(
+                f"bundle {self.bundle.name!r} denoises images, which are no stream: use "
+                "edgeae.denoise, or edgeae denoise with a PNG"
+            )
+        check_rate(self.bundle, rate_hz)
+        self.streams = streams
+        self.delay_samples = spec.delay_samples
+        self._net: StreamDenoiseNet = stream_net(self.bundle, streams=streams)
+        self.engine = self._net.engine
+        self._samples = DenoiserSamples(self.bundle, streams)
+        self._front: FrontEnd | None = None
+        self._hop = spec.hop
+        if spec.front_end is not None:
+            stft = StftSpec.from_json(spec.front_end)
+            self._front = StftFrontEnd(stft, streams)
+            self._hop = spec.hop * stft.hop
+        self._check_channels()
+        self._form: Form = (1 + (streams > 1), np.dtype(self.bundle.signal.dtype))
+        self._begin()
+
+    def __repr__(self) -> str:
+        return (
+            f"Denoiser({self.bundle.name!r}, streams={self.streams}): {self.delay_samples} samples "
+            f"late, on {self.engine}"
+        )
+
+    @property
+    def held_samples(self) -> int:
+        """Samples so far that were no number (NaN); each was taken as the one before it."""
+        return self._samples.n_held
+
+    def process(self, block: ArrayLike) -> Samples:
+        """Denoise the next samples.
+
+        Args:
+            block: [T] or [T, C]; with several streams [N, T] or [N, T, C]. Any T, 0 too. Samples
+                beyond the net's range are cut to it.
+
+        Returns:
+            As many samples, ``delay_samples`` late, of the block's dtype and shape. Integers are
+            rounded and saturated.
+
+        Raises:
+            SignalError: the block does not fit the bundle.
+        """
+        values = np.asarray(block)
+        form = self._samples.form_of(values)
+        self._form = form
+        return self._samples.give(self._push(self._samples.take(values)), form)
+
+    def flush(self) -> Samples:
+        """The last ``delay_samples`` samples; the denoiser is then as new.
+
+        They need samples after the last one: the last one is held (of sound, silence follows).
+        """
+        if self._samples.is_sound:
+            rest = np.zeros((self.streams, self._samples.channels, self.delay_samples))
+        else:
+            rest = np.repeat(self._samples.last[:, :, None], self.delay_samples, axis=2)
+        out = self._samples.give(self._push(rest), self._form)
+        self.reset()
+        return out
+
+    def reset(self) -> None:
+        """Forget the past: the next block is the first of a signal."""
+        self._net.reset()
+        self._samples.reset()
+        if self._front is not None:
+            self._front.reset()
+        self._begin()
+
+    def state(self) -> bytes:
+        """Everything that the next block hangs on, to go on from later or elsewhere.
+
+        A denoiser of the same bundle and number of streams that restores it continues bit for bit.
+        """
+        arrays: dict[str, Samples] = {
+            "fingerprint": np.frombuffer(self.bundle.fingerprint, np.uint8),
+            "pending": self._pending,
+            "queue": self._queue,
+            "last": self._samples.last,
+            "counts": np.array([self._n_started, self._samples.n_held], np.int64),
+        }
+        spec = self.bundle.denoise
+        for state, values in zip(spec.state, self._net.state(), strict=True):
+            wide = state.peak > np.iinfo(np.int16).max
+            arrays[f"net.{state.name}"] = values.astype(np.int32 if wide else np.int16)
+        if self._front is not None:
+            arrays |= {f"front.{name}": value for name, value in self._front.state().items()}
+        return pack_arrays(arrays)
+
+    def restore(self, state: bytes) -> None:
+        """Go on from what [state][] gave.
+
+        Raises:
+            ModelError: these bytes are no state of this bundle with as many streams; the denoiser
+                is as it was.
+        """
+        arrays = read_arrays(state, "state")
+        fingerprint = arrays.get("fingerprint", np.zeros(0, np.uint8)).tobytes()
+        if fingerprint != self.bundle.fingerprint:
+            raise ModelError(
+                f"the state is of bundle {fingerprint[:8].hex() or 'unknown'}, this one is "
+                f"{self.bundle.fingerprint.hex()}"
+            )
+        net = [
+            self._state_array(arrays, f"net.{s.name}", "i", s.shape, s.peak).astype(np.float32)
+            for s in self.bundle.denoise.state
+        ]
+        channels = self._samples.channels
+        pending = self._state_array(arrays, "pending", "f", (channels, None))
+        queue = self._state_array(arrays, "queue", "f", (channels, None))
+        last = self._state_array(arrays, "last", "f", (channels,))
+        counts = arrays.get("counts", np.zeros(0))
+        if (
+            pending.shape[2] >= self._hop
+            or queue.shape[2] != self._hop - 1 - pending.shape[2]
+            or counts.shape != (2,)
+            or counts.dtype != np.int64
+            or not 0 <= int(counts[0]) <= self.delay_samples
+        ):
+            raise ModelError("the state is damaged: its parts do not fit each other")
+        front = {k.removeprefix("front."): v for k, v in arrays.items() if k.startswith("front.")}
+        if any(v.dtype.kind == "f" and not np.isfinite(v).all() for v in front.values()):
+            raise ModelError("the state is damaged: it holds NaN")
+        if self._front is not None:
+            self._front.restore(front)
+        self._net.restore(net)
+        self._pending, self._queue = pending.astype(np.float64), queue.astype(np.float64)
+        self._samples.last = last.astype(np.float64)
+        self._n_started, self._samples.n_held = int(counts[0]), int(counts[1])
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        self._pending = np.zeros((self.streams, self._samples.channels, 0))
+        self._queue = self._samples.start(self._hop - 1)
+        self._n_started = 0  # start-up samples that have left, delay_samples at most
+
+    def _push(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Converted samples [N, C, T] in, as many out."""
+        length = x.shape[2]
+        if self._pending.shape[2]:
+            x = np.concatenate([self._pending, x], axis=2)
+        whole = x.shape[2] // self._hop * self._hop
+        self._pending = x[:, :, whole:].copy()
+        out = self._queue
+        if whole:
+            out = np.concatenate([out, self._run(x[:, :, :whole])], axis=2)
+        self._queue = out[:, :, length:].copy()
+        out = out[:, :, :length]
+        starting = min(self.delay_samples - self._n_started, length)
+        if starting:
+            out = np.concatenate([self._samples.start(starting), out[:, :, starting:]], axis=2)
+            self._n_started += starting
+        return out
+
+    def _run(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Whole hops through the net."""
+        if self._front is None:
+            return self._net.run(x.astype(np.float32)).astype(np.float64)
+        parts = []
+        for begin in range(0, x.shape[2], _PIECE_HOPS * self._hop):
+            features = self._front.analyse(x[:, 0, begin : begin + _PIECE_HOPS * self._hop])
+            parts.append(self._front.synthesise(self._net.run(features)))
+        return np.concatenate(parts, axis=1)[:, None]
+
+    def _check_channels(self) -> None:
+        n_in = self.bundle.signal.channels
+        if self._front is not None:
+            if n_in != 1:
+                raise ModelError("manifest.json: a front end takes one channel")
+            features = self._front.analyse(np.zeros((self.streams, self._hop)))
+            self._front.reset()
+            n_in = features.shape[1]
+        if (self._net.n_in, self._net.n_out) != (n_in, n_in):
+            raise ModelError(
+                f"denoiser.onnx maps {self._net.n_in} channels to {self._net.n_out}, the manifest "
+                f"says {n_in}"
+            )
+
+    def _state_array(
+        self,
+        arrays: Mapping[str, Samples],
+        name: str,
+        kind: str,
+        shape: tuple[int | None, ...],
+        peak: int | None = None,
+    ) -> Samples:
+        """An array of a state, checked."""
+        found = arrays.get(name)
+        wanted = (self.streams, *shape)
+        if found is None or found.dtype.kind != kind or found.ndim != len(wanted):
+            raise ModelError(f"the state has no usable {name}")
+        if any(w not in (None, n) for n, w in zip(found.shape, wanted, strict=True)):
+            sides = ["T" if w is None else w for w in wanted]
+            raise ModelError(f"the state's {name} has shape {list(found.shape)}, expected {sides}")
+        if not np.isfinite(found).all() or (
+            peak is not None and found.size and max(-int(found.min()), int(found.max())) > peak
+        ):
+            raise ModelError(f"the state is damaged: {name} is out of range")
+        return found
+
+
+def check_rate(bundle: Bundle, rate_hz: float | None) -> None:
+    """Refuse a signal of another rate than the bundle's.
+
+    Raises:
+        SignalError: the rates differ by more than a thousandth.
+    """
+    wanted = bundle.signal.rate_hz
+    if rate_hz and wanted and abs(rate_hz / wanted - 1) > _RATE_TOLERANCE:
+        raise SignalError(
+            f"the signal has {rate_hz:g} Hz, bundle {bundle.name!r} wants {wanted:g} Hz: resample "
+            "it (edgeae denoise --resample does)"
+        )
+
+
+def denoise(
+    bundle: Bundle | str | os.PathLike[str],
+    signal: ArrayLike,
+    *,
+    sigma: float | ArrayLike | None = None,
+    rate_hz: float | None = None,
+) -> Samples:
+    """Denoise a whole signal, or images.
+
+    Args:
+        bundle: a denoiser, or where it lies.
+        signal: a series [T] or [T, C]; images [H, W], [H, W, C], [N, H, W] or [N, H, W, C].
+        sigma: of images whose net is told it: the noise's standard deviation in grey levels, one
+            or [N]; None estimates it from each image.
+        rate_hz: of a series, to be checked.
+
+    Returns:
+        Of the signal's dtype and shape, and not delayed.
+
+    Raises:
+        ModelError: the bundle is no denoiser.
+        SignalError: the signal does not fit it.
+    """
+    model = bundle if isinstance(bundle, Bundle) else load(bundle)
+    values = np.asarray(signal)
+    if model.denoise.family == "image":
+        from edgeae.tasks.denoise_images import denoise_images
+
+        return denoise_images(model, values, sigma=sigma)
+    if sigma is not None:
+        raise ConfigError("sigma is told to denoisers of images; this bundle takes a series")
+    if values.ndim not in (1, 2):
+        raise SignalError(f"the signal has shape {list(values.shape)}, expected [T] or [T, C]")
+    denoiser = Denoiser(model, rate_hz=rate_hz)
+    first, last = denoiser.process(values), denoiser.flush()
+    return np.concatenate([first, last])[denoiser.delay_samples :]
