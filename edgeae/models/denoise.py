@@ -220,7 +220,8 @@ class ImageSpec:
 
 
 FINE = 4  # fractional bits of a grey level in the estimated noise
-SCALE = 5  # the net sees grey levels times 2**-5
+SCALE = 8  # the net sees grey levels times 2**-8
+ROOM = 2  # noise may carry a pixel that far, in peaks
 
 
 class ImageNet(nn.Module):
@@ -249,9 +250,14 @@ class ImageNet(nn.Module):
         )
         self.last = DyadicConv(2, spec.width, c, kernel=3, relu=False, bits=9 + FINE)
         self.last.fixed_exponent = SCALE + FINE
+        with torch.no_grad():
+            self.last.weight.mul_(0.1)
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
         """x: grey levels [N, C, H, W], H and W even; sigma: grey levels [N]; returns x's shape."""
+        if self.last.quantized:
+            peak = ROOM * self.spec.peak + 1
+            x = torch.round(x).clamp(-peak, peak)
         h = F.pixel_unshuffle(x, 2) * 2.0**-SCALE
         if self.spec.sigma:
             if sigma is None:
@@ -268,6 +274,7 @@ class ImageNet(nn.Module):
 
     def connect(self) -> None:
         """Fix every grid from the calibrated peaks."""
-        grid = DyadicGrid(exponent=SCALE, lo=0, hi=self.spec.peak)
+        peak = ROOM * self.spec.peak + 1
+        grid = DyadicGrid(exponent=SCALE, lo=-peak, hi=peak)
         for layer in dyadic_layers(self):
             grid = layer.connect(grid)

@@ -134,7 +134,7 @@ def load_dataset(
     if not chosen or not all(len(segment) for segment in chosen.values()):
         raise SignalError(f"the {split} part of {name} is empty: there are too few samples")
     shapes = {segment.shape[1:] for segment in chosen.values()}
-    if len(shapes) != 1:
+    if len(shapes) != 1 and not parts.sizes_vary:
         raise SignalError(f"the recordings of {name} differ in shape: {sorted(map(list, shapes))}")
     labels = _labels_of(parts, chosen, split)
     return Dataset(
@@ -157,6 +157,14 @@ def _split_val(parts: Source) -> tuple[dict[str, Array], dict[str, Array]]:
         last = {name[:3] + name[-3:]: name for name in parts.train}  # subject and device
         for name, segment in parts.train.items():
             (val if name in last.values() else train)[name] = segment
+        return train, val
+    if parts.val == "piece":
+        groups: dict[str, list[str]] = {}
+        for name in parts.train:
+            groups.setdefault(name.rpartition("/")[0], []).append(name)
+        last_of = {n for g in groups.values() for n in g[-math.ceil(len(g) * _VAL_SHARE) :]}
+        for name, segment in parts.train.items():
+            (val if name in last_of else train)[name] = segment
         return train, val
     for name, segment in parts.train.items():
         cut = len(segment) - math.ceil(len(segment) * _VAL_SHARE) if len(segment) > 1 else 1

@@ -37,6 +37,13 @@ class DenoiseRecipe:
         dilations: of the residual layers, in hops.
         delay: samples of look-ahead.
         depth: hidden layers of an image's net.
+        sigma: smallest and largest standard deviation of an image's noise in training, in units of
+            its last bit (grey levels).
+        test_sigma: standard deviations to validate and report at.
+        told: an image's net is told the standard deviation.
+        clipped: share of noisy images that are rounded and clipped as a camera would.
+        poisson: share of images whose noise is a photon count's: stronger where it is bright.
+        salt: share of images with black and white pixels besides.
         input_bits: bits of the input's integers.
         bits: bits of hidden activations.
         out_bits: bits of the output's integers.
@@ -49,6 +56,9 @@ class DenoiseRecipe:
         pace: fraction by which the pace of a crop varies, either way.
         leads: strength of random short filters, which make other shapes of the same events.
         coarse: fraction of the float phase in bfloat16, where the processor is faster with it.
+        muon: orthogonalised updates (a learning rate of about 0.03), instead of Adam's.
+        hold: fraction of the float phase at the peak learning rate, before it falls.
+        average: decay per step of the running mean of the weights that is kept; 0: the weights.
         validate_every: optimizer steps between validations.
         patience: validations without progress before stopping early.
     """
@@ -66,6 +76,12 @@ class DenoiseRecipe:
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     delay: int = 33
     depth: int = 6
+    sigma: tuple[float, float] = (0.0, 55.0)
+    test_sigma: tuple[float, ...] = (15.0, 25.0, 50.0)
+    told: bool = True
+    clipped: float = 0.0
+    poisson: float = 0.0
+    salt: float = 0.0
     input_bits: int = 12
     bits: int = 11
     out_bits: int = 14
@@ -78,6 +94,9 @@ class DenoiseRecipe:
     pace: float = 0.0
     leads: float = 0.0
     coarse: float = 0.0
+    muon: bool = False
+    hold: float = 0.0
+    average: float = 0.0
     validate_every: int = 500
     patience: int = 20
 
@@ -89,9 +108,9 @@ class DenoiseRecipe:
         ):
             if choice not in known:
                 raise ConfigError(f"denoise.{name} is {choice!r}, expected one of {known}")
-        low, high = self.snr_db
-        if low > high:
-            raise ConfigError(f"denoise.snr_db is {list(self.snr_db)}: low, then high")
+        for name, (low, high) in (("snr_db", self.snr_db), ("sigma", self.sigma)):
+            if low > high:
+                raise ConfigError(f"denoise.{name} is {[low, high]}: low, then high")
         if self.first < self.hop:
             raise ConfigError("denoise.first must not be smaller than denoise.hop")
         if self.family != "image" and self.settle >= self.crop:
@@ -110,9 +129,15 @@ class DenoiseRecipe:
             ("pace", self.pace, 0, 0.5),
             ("leads", self.leads, 0, 1),
             ("coarse", self.coarse, 0, 1),
+            ("clipped", self.clipped, 0, 1),
+            ("poisson", self.poisson, 0, 1),
+            ("salt", self.salt, 0, 1),
+            ("hold", self.hold, 0, 0.99),
+            ("average", self.average, 0, 0.99999),
             ("validate_every", self.validate_every, 1, math.inf),
             ("patience", self.patience, 1, math.inf),
         ]
+        limits += [("sigma", s, 0, 255) for s in (*self.sigma, *self.test_sigma)]
         limits += [("dilations", d, 1, 1 << 16) for d in self.dilations]
         for name, value, low, high in limits:
             if not low <= value <= high:

@@ -35,8 +35,9 @@ class Source:
     meta: dict[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     labels: dict[str, Array] = field(default_factory=dict)
-    val: str = "time"  # or "record": the last recording of each subject
+    val: str = "time"  # or "record": the last of each subject; "piece": the last of each file
     notes: tuple[str, ...] = ()
+    sizes_vary: bool = False  # images of several sizes, one segment each
 
 
 def _need(name: str, *files: str) -> list[Path]:
@@ -149,6 +150,50 @@ def _mnist() -> Source:
     return Source({"train": train}, {"test": test}, None, meta, tuple(files), labels)
 
 
+def _fan_vibration() -> Source:
+    """A ceiling fan in three axes, 1 s at a time, without gravity: 2 conditions to test on.
+
+    Trained on at low speed, still and moving; tested on with a coin on one blade, and in another
+    mounting. Every piece is taken around its mean: gravity depends on the mounting alone.
+    """
+    parts = [
+        _pieces(_need("fan-vibration", *(f"fan_accel/fan_0_{name}.npz" for name in names)))
+        for names in (
+            ("low_0_weight", "low_0_weight-moving"),
+            ("low_1_weight", "low-deploy"),
+        )
+    ]
+    (train, files), (test, more) = parts
+    meta = {"names": ["x", "y", "z"], "unit": "g/4096", "channel_scale": [1 / 4096] * 3}
+    return Source(train, test, 200.0, meta, (*files, *more), val="piece")
+
+
+def _pieces(files: Sequence[Path]) -> tuple[dict[str, Array], list[Path]]:
+    found: dict[str, Array] = {}
+    for path in files:
+        with np.load(path, allow_pickle=False) as archive:
+            counts, lengths = archive["counts"], archive["lengths"]
+        for i, x in enumerate(np.split(counts, np.cumsum(lengths)[:-1])):
+            found[f"{path.stem}/{i:04d}"] = np.rint(x - x.mean(0)).astype(np.int16)
+    return found, list(files)
+
+
+def _grey_images() -> Source:
+    """Grey photographs: 400 of 180 x 180 to train on, the usual 12 of denoising papers to test."""
+    folders = _need("grey-images", "img_train400", "img_set12")
+    sets: list[dict[str, Array]] = []
+    files: list[Path] = []
+    for folder in folders:
+        by_shape: dict[str, list[Array]] = {}
+        for path in sorted(folder.glob("*.png")):
+            image = np.asarray(read_signal(path).data)
+            by_shape.setdefault(f"{folder.name}-{image.shape[1]}", []).append(image)
+            files.append(path)
+        sets.append({name: np.concatenate(images) for name, images in by_shape.items()})
+    meta = {"unit": "grey level"}
+    return Source(sets[0], sets[1], None, meta, tuple(files), sizes_vary=True)
+
+
 def _digits() -> Source:
     """scikit-learn's 1,797 digits of 8 x 8 pixels, 0..16: the last fifth to test on."""
     try:
@@ -177,6 +222,8 @@ DATASETS: dict[str, Callable[[], Source]] = {
     "digits": _digits,
     "ecg": _ecg,
     "ecg-own": _ecg_own,
+    "fan-vibration": _fan_vibration,
+    "grey-images": _grey_images,
     "imu": _imu,
     "imu-all": _imu_all,
     "imu-counts": _imu_counts,

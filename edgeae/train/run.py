@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeae.errors import ConfigError, ModelError
+from edgeae.train.optim import Muon
 from edgeae.train.recipe import Recipe, recipe_from_dict, recipe_to_dict
 
 __all__ = ["Phase", "Progress", "RunFolder", "Schedule", "run_phase"]
@@ -45,6 +46,12 @@ class Schedule:
     patience: int = 12
     settle: float = 0.0
     """Fraction of the steps before which nothing counts as the best."""
+    hold: float = 0.0
+    """Fraction of the steps at the peak learning rate, before it falls."""
+    muon: bool = False
+    """Orthogonalised updates for convolutions, instead of Adam's."""
+    average: float = 0.0
+    """What is validated and kept is a running mean of the weights, with this decay per step."""
 
 
 class Phase(Protocol):
@@ -191,6 +198,7 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
 
 def _rate(schedule: Schedule, step: int) -> float:
     done = step / max(schedule.steps, 1)
+    done = max(0.0, done - schedule.hold) / (1 - schedule.hold)
     warm = min(1.0, (step + 1) / min(100, max(schedule.steps // 10, 1)))
     return schedule.learning_rate * warm * (0.02 + 0.98 * (0.5 + 0.5 * math.cos(math.pi * done)))
 
@@ -206,7 +214,12 @@ def run_phase(phase: Phase, run: RunFolder, *, seed: int, progress: Progress) ->
     schedule = phase.schedule
     part = run.phases / f"{phase.name}.part"
     parameters = [p for p in phase.module.parameters() if p.requires_grad]
-    optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate)
+    optimizer: torch.optim.Optimizer
+    if schedule.muon:
+        optimizer = Muon(parameters, lr=schedule.learning_rate)
+    else:
+        optimizer = torch.optim.Adam(parameters, lr=schedule.learning_rate)
+    mean = [p.detach().clone() for p in parameters]
     generator = torch.Generator().manual_seed(seed)
     step, best, stale, spent = 0, math.inf, 0, 0.0
     best_state: dict[str, Any] | None = None
@@ -217,6 +230,7 @@ def run_phase(phase: Phase, run: RunFolder, *, seed: int, progress: Progress) ->
         generator.set_state(saved["generator"])
         step, best, stale, spent = saved["step"], saved["best"], saved["stale"], saved["spent"]
         best_state = saved["best_state"]
+        mean = saved.get("mean", mean)
     started = saved_at = time.monotonic()
     metrics: dict[str, float] = {}
     phase.module.train()
@@ -234,10 +248,14 @@ def run_phase(phase: Phase, run: RunFolder, *, seed: int, progress: Progress) ->
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         step += 1
+        if schedule.average:
+            _average(mean, parameters, min(schedule.average, step / (step + 9)))
         if step % 20 == 0:
             progress(phase.name, step / schedule.steps, metrics or metrics_now)
         if step % schedule.validate_every == 0 or step == schedule.steps:
             phase.module.eval()
+            if schedule.average:
+                _swap(mean, parameters)
             with torch.no_grad():
                 metrics = phase.validate()
             phase.module.train()
@@ -248,8 +266,10 @@ def run_phase(phase: Phase, run: RunFolder, *, seed: int, progress: Progress) ->
                     best_state = {k: _copied(v) for k, v in phase.module.state_dict().items()}
                 else:
                     stale += 1
-                    if stale >= schedule.patience:
-                        break
+            if schedule.average:
+                _swap(mean, parameters)
+            if stale >= schedule.patience:
+                break
         if time.monotonic() - saved_at > SAVE_EVERY_S:
             saved_at = time.monotonic()
             _write(
@@ -263,6 +283,7 @@ def run_phase(phase: Phase, run: RunFolder, *, seed: int, progress: Progress) ->
                     "stale": stale,
                     "spent": spent + saved_at - started,
                     "best_state": best_state,
+                    "mean": mean,
                 },
             )
     if best_state is None:
@@ -274,6 +295,20 @@ def run_phase(phase: Phase, run: RunFolder, *, seed: int, progress: Progress) ->
     run.log(phase.name, step, {"best": best, "seconds": spent})
     progress(phase.name, 1.0, {"objective": best})
     part.unlink(missing_ok=True)
+
+
+@torch.no_grad()
+def _average(mean: list[Tensor], parameters: list[nn.Parameter], decay: float) -> None:
+    for m, p in zip(mean, parameters, strict=True):
+        m.lerp_(p, 1 - decay)
+
+
+@torch.no_grad()
+def _swap(mean: list[Tensor], parameters: list[nn.Parameter]) -> None:
+    for m, p in zip(mean, parameters, strict=True):
+        held = m.clone()
+        m.copy_(p)
+        p.copy_(held)
 
 
 def _copied(value: Any) -> Any:
