@@ -52,12 +52,14 @@ class NativeNet:
 
     engine = "native"
 
-    def __init__(self, compiler: Compiler, *, core: Any, clone: str) -> None:
+    def __init__(
+        self, compiler: Compiler, *, core: Any, clone: str, packed: dict[Any, Any] | None = None
+    ) -> None:
         graph = compiler.graph
         self._compiler, self._core = compiler, core
         self._clone = clones().index(clone)
         self._plans: OrderedDict[tuple[int, ...], _Plan] = OrderedDict()
-        self._packed: dict[Any, Any] = {}
+        self._packed = {} if packed is None else packed
         (source,), (target,) = graph.inputs, graph.outputs
         self.name, self.exact, self.clone = compiler.name, compiler.exact, clone
         self.input_name, self.output_name = source.name, target.name
@@ -201,21 +203,27 @@ def open_native(
                 raise UnsupportedGraphError(
                     f"{len(parsed.inputs)} inputs and {len(parsed.outputs)} outputs, expected one"
                 )
-            _try(compiler)
-            return NativeNet(compiler, core=core, clone=clone or names[0])
+            packed = _try(compiler)
+            return NativeNet(compiler, core=core, clone=clone or names[0], packed=packed)
         except UnsupportedGraphError as error:
             first = first or error
     raise UnsupportedGraphError(f"{name}: the native engine cannot run it: {first}") from first
 
 
-def _try(compiler: Compiler) -> None:
-    """Compile for a likely shape, so that what cannot run is known when the net opens."""
+def _try(compiler: Compiler) -> dict[Any, Any]:
+    """Lay out for a likely shape, so that what cannot run is known when the net opens.
+
+    Returns:
+        The packed weights.
+    """
     shape = _plain_shape(compiler.graph.inputs[0])
+    packed: dict[Any, Any] = {}
     found: UnsupportedGraphError | None = None
-    for free in (64, 16, 28, 256, 1024):
+    for free in (64, 16, 28, 256, 1024) if None in shape[1:] else (0,):
         try:
-            lay_out(compiler.compile([free if d is None else d for d in shape[1:]]))
-            return
+            program = compiler.compile([free if d is None else d for d in shape[1:]])
+            lay_out(program, cache=packed)
+            return packed
         except UnsupportedGraphError as error:
             found = found or error
     raise found or UnsupportedGraphError("no shape")
