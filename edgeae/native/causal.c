@@ -2,12 +2,11 @@
 
 #include <string.h>
 
-/* Wider vector units are chosen at load time where compiler and system can do that. */
-#if defined(__GNUC__) && !defined(__clang__) && defined(__x86_64__) && defined(__GLIBC__) && \
-    !defined(EAE_NO_CLONES)
-#define EAE_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define EAE_CLONES
+/* Where the compiler can, the hot loops are written for wider vectors too, and the processor is
+ * asked which to take. */
+#if defined(__GNUC__) && defined(__x86_64__) && !defined(EAE_NO_CLONES)
+#include <immintrin.h>
+#define EAE_WIDE __attribute__((target("avx2")))
 #endif
 
 #define WINDOW_STEP 16
@@ -27,11 +26,9 @@ static int64_t scale_down(int64_t v, int shift)
     return floor_part + (rest > half || (rest == half && (floor_part & 1)));
 }
 
-/* sums[o] = bias[o] + weight[o] . x over n items, a multiple of WINDOW_STEP */
-EAE_CLONES
+/* sums[o] = weight[o] . x over n items, a multiple of WINDOW_STEP */
 static void multiply(
-    int32_t *sums, const int16_t *weight, const int16_t *x, const int32_t *bias, int32_t n_out,
-    int32_t n)
+    int32_t *sums, const int16_t *weight, const int16_t *x, int32_t n_out, int32_t n)
 {
     int32_t o, i;
     n = n / WINDOW_STEP * WINDOW_STEP; /* lets the compiler see that nothing is left over */
@@ -40,9 +37,83 @@ static void multiply(
         const int16_t *w = weight + (size_t)o * (size_t)n;
         for (i = 0; i < n; i++)
             sum += (int32_t)w[i] * (int32_t)x[i];
-        sums[o] = sum + (bias ? bias[o] : 0);
+        sums[o] = sum;
     }
 }
+
+/* y[o] = clip(scale_down(sums[o] + bias[o]), 0, peak); sums stay below 2^24 */
+#define SQUASH(y, sums, bias, shift, n, peak) \
+    for (int32_t o = 0; o < (n); o++) { \
+        int32_t sum = (sums)[o] + (bias)[o], v = sum > 0 ? sum : 0, s = (shift)[o]; \
+        int32_t right = s > 0 ? s : 0, left = s < 0 ? -s : 0; \
+        int32_t half = (int32_t)(((uint32_t)1 << right) >> 1); \
+        int32_t odd = (v >> right) & (half > 0); \
+        v = ((v + half - (half > 0) + odd) >> right) << left; \
+        (y)[o] = (int16_t)(v < (peak) ? v : (peak)); \
+    }
+
+static void squash(
+    int16_t *y, const int32_t *sums, const int32_t *bias, const int32_t *shift, int32_t n,
+    int32_t peak)
+{
+    SQUASH(y, sums, bias, shift, n, peak)
+}
+
+#ifdef EAE_WIDE
+#define LANES 8 /* outputs of one vector */
+
+static int is_wide(void)
+{
+    return __builtin_cpu_supports("avx2");
+}
+
+/* The same for a few vectors of outputs, the weights of two inputs side by side. */
+#define MULTIPLY_VECTORS(count) \
+    for (; o + (count) * LANES <= n_out; o += (count) * LANES) { \
+        __m256i sum[count]; \
+        const int16_t *w = weight + 2 * (size_t)o; \
+        for (int k = 0; k < (count); k++) \
+            sum[k] = _mm256_setzero_si256(); \
+        for (i = 0; i < n; i += 2, w += 2 * (size_t)n_out) { \
+            int32_t pair; \
+            __m256i both; \
+            memcpy(&pair, x + i, sizeof pair); \
+            both = _mm256_set1_epi32(pair); \
+            for (int k = 0; k < (count); k++) \
+                sum[k] = _mm256_add_epi32( \
+                    sum[k], \
+                    _mm256_madd_epi16( \
+                        both, _mm256_loadu_si256((const __m256i *)(const void *)w + k))); \
+        } \
+        for (int k = 0; k < (count); k++) \
+            _mm256_storeu_si256((__m256i *)(void *)(sums + o) + k, sum[k]); \
+    }
+
+/* n_out is a multiple of LANES, n even. */
+EAE_WIDE static void multiply_paired(
+    int32_t *sums, const int16_t *weight, const int16_t *x, int32_t n_out, int32_t n)
+{
+    int32_t o = 0, i;
+    MULTIPLY_VECTORS(4)
+    MULTIPLY_VECTORS(3)
+    MULTIPLY_VECTORS(2)
+    MULTIPLY_VECTORS(1)
+}
+
+EAE_WIDE static void squash_wide(
+    int16_t *y, const int32_t *sums, const int32_t *bias, const int32_t *shift, int32_t n,
+    int32_t peak)
+{
+    SQUASH(y, sums, bias, shift, n, peak)
+}
+#else
+#define LANES 1
+
+static int is_wide(void)
+{
+    return 0;
+}
+#endif
 
 /* ---- layout ---- */
 
@@ -52,6 +123,7 @@ typedef struct {
     uint8_t *arena; /* NULL: only count */
     size_t used;
     int bad;
+    int paired;
 } layout;
 
 static const int32_t *take(layout *l, size_t n)
@@ -75,6 +147,15 @@ static int32_t take_one(layout *l, int32_t lowest, int32_t highest)
     return *at;
 }
 
+/* Where the weight of output o and place i in the window lies. */
+static size_t place_of(const layout *l, const eae_layer *a, int32_t o, int32_t i)
+{
+    size_t n_out = (size_t)((a->n_out + LANES - 1) / LANES * LANES);
+    if (l->paired)
+        return ((size_t)(i / 2) * n_out + (size_t)o) * 2 + (size_t)(i % 2);
+    return (size_t)o * (size_t)a->n_window + (size_t)i;
+}
+
 static void *allot(layout *l, size_t n)
 {
     void *at = l->arena ? l->arena + l->used : NULL;
@@ -94,15 +175,18 @@ static int all_within(const int32_t *v, int32_t n, int32_t lowest, int32_t highe
 /* Reads offsets, shift, bias (unless skip) and weights; n_taps to n_out are set. */
 static void lay_layer(layout *l, eae_layer *a, int32_t in_peak, int is_skip)
 {
+    const int32_t step = l->paired ? 2 : WINDOW_STEP;
     int32_t n = a->n_taps * a->n_in, o, k, i;
     const int32_t *w;
     int16_t *packed;
-    a->n_window = (n + WINDOW_STEP - 1) / WINDOW_STEP * WINDOW_STEP;
+    size_t n_packed;
+    a->n_window = (n + step - 1) / step * step;
+    n_packed = (size_t)((a->n_out + LANES - 1) / LANES * LANES) * (size_t)a->n_window;
     a->offsets = take(l, (size_t)a->n_taps);
     a->shift = take(l, (size_t)a->n_out);
     a->bias = is_skip ? NULL : take(l, (size_t)a->n_out);
     w = take(l, (size_t)a->n_out * (size_t)n);
-    packed = allot(l, (size_t)a->n_out * (size_t)a->n_window * sizeof(int16_t));
+    packed = allot(l, n_packed * sizeof(int16_t));
     a->weight = packed;
     if (l->bad)
         return;
@@ -127,12 +211,12 @@ static void lay_layer(layout *l, eae_layer *a, int32_t in_peak, int is_skip)
     }
     if (l->bad || packed == NULL)
         return;
-    memset(packed, 0, (size_t)a->n_out * (size_t)a->n_window * sizeof(int16_t));
+    a->in_place = a->n_taps > 0 && a->offsets[a->n_taps - 1] - a->offsets[0] == a->n_taps - 1;
+    memset(packed, 0, n_packed * sizeof(int16_t));
     for (o = 0; o < a->n_out; o++)
         for (k = 0; k < a->n_taps; k++)
             for (i = 0; i < a->n_in; i++)
-                packed[(size_t)o * (size_t)a->n_window +
-                       (size_t)((a->n_taps - 1 - k) * a->n_in + i)] =
+                packed[place_of(l, a, o, (a->n_taps - 1 - k) * a->n_in + i)] =
                     (int16_t)w[((size_t)o * (size_t)a->n_taps + (size_t)k) * (size_t)a->n_in +
                                (size_t)i];
 }
@@ -146,6 +230,7 @@ static void lay_net(layout *l, eae_net *net)
 {
     int32_t i, width, peak, widest, window;
     memset(net, 0, sizeof *net);
+    net->paired = l->paired;
     take_one(l, 1, 1); /* version of this layout */
     net->n_inputs = take_one(l, 1, EAE_MAX_WIDTH);
     net->feature_peak = take_one(l, 1, 32767);
@@ -195,30 +280,35 @@ static void lay_net(layout *l, eae_net *net)
     if (net->skip.n_window > window)
         window = net->skip.n_window;
     net->window = allot(l, (size_t)window * sizeof(int16_t));
-    net->sums = allot(l, (size_t)widest * sizeof(int32_t));
-    net->skip_sums = allot(l, (size_t)widest * sizeof(int32_t));
+    net->sums = allot(l, (size_t)(widest + LANES) * sizeof(int32_t));
+    net->skip_sums = allot(l, (size_t)(widest + LANES) * sizeof(int32_t));
     for (i = 0; i <= net->n_layers; i++) {
         eae_level *v = &net->level[i];
+        size_t n;
         v->depth = deepest(&net->layer[i]);
         if (i == 0 && deepest(&net->skip) > v->depth)
             v->depth = deepest(&net->skip);
         v->channels = net->layer[i].n_in;
         v->n_rows = v->depth + (v->depth > 64 ? v->depth : 64);
-        v->rows = allot(l, (size_t)v->n_rows * (size_t)v->channels * sizeof(int16_t));
+        /* windows that are read in place end with up to WINDOW_STEP items that do not count */
+        n = (size_t)v->n_rows * (size_t)v->channels + WINDOW_STEP;
+        v->rows = allot(l, n * sizeof(int16_t));
+        if (v->rows != NULL)
+            memset(v->rows, 0, n * sizeof(int16_t));
     }
 }
 
 size_t eae_net_size(const int32_t *words, size_t n_words)
 {
     eae_net net;
-    layout l = {words, n_words, 0, NULL, 0, 0};
+    layout l = {words, n_words, 0, NULL, 0, 0, is_wide()};
     lay_net(&l, &net);
     return l.bad ? 0 : l.used;
 }
 
 void eae_net_init(eae_net *net, const int32_t *words, size_t n_words, void *arena)
 {
-    layout l = {words, n_words, 0, arena, 0, 0};
+    layout l = {words, n_words, 0, arena, 0, 0, is_wide()};
     lay_net(&l, net);
     eae_net_reset(net);
 }
@@ -245,60 +335,72 @@ int16_t *eae_net_row(eae_net *net)
     return row_of(&net->level[0]);
 }
 
-/* Copies what the layer reads into the net's window, runs of neighbouring steps at once. */
-static void gather(const eae_layer *a, const eae_level *v, int16_t *window)
+/* What the layer reads: where it lies, or copied into the net's window by runs of steps. */
+static const int16_t *gather(const eae_layer *a, const eae_level *v, int16_t *window)
 {
     int32_t c = v->channels, k = a->n_taps - 1, n = a->n_taps * c;
+    int16_t *to = window;
+    if (a->in_place)
+        return v->rows + (size_t)(v->at - a->offsets[k]) * (size_t)c;
     while (k >= 0) {
         int32_t first = k, run;
         while (k > 0 && a->offsets[k - 1] == a->offsets[k] - 1)
             k--;
         run = first - k + 1;
         memcpy(
-            window, v->rows + (size_t)(v->at - a->offsets[first]) * (size_t)c,
+            to, v->rows + (size_t)(v->at - a->offsets[first]) * (size_t)c,
             (size_t)(run * c) * sizeof(int16_t));
-        window += run * c;
+        to += run * c;
         k--;
     }
-    memset(window, 0, (size_t)(a->n_window - n) * sizeof(int16_t));
+    memset(to, 0, (size_t)(a->n_window - n) * sizeof(int16_t));
+    return window;
+}
+
+static void apply(const eae_net *net, const eae_layer *a, const eae_level *v, int32_t *sums)
+{
+    const int16_t *x = gather(a, v, net->window);
+#ifdef EAE_WIDE
+    if (net->paired) {
+        multiply_paired(sums, a->weight, x, (a->n_out + LANES - 1) / LANES * LANES, a->n_window);
+        return;
+    }
+#endif
+    multiply(sums, a->weight, x, a->n_out, a->n_window);
+}
+
+static void apply_hidden(const eae_net *net, const eae_layer *a, const eae_level *v, int16_t *y)
+{
+    apply(net, a, v, net->sums);
+#ifdef EAE_WIDE
+    if (net->paired) {
+        squash_wide(y, net->sums, a->bias, a->shift, a->n_out, a->peak);
+        return;
+    }
+#endif
+    squash(y, net->sums, a->bias, a->shift, a->n_out, a->peak);
 }
 
 void eae_net_eval(eae_net *net, int32_t *out)
 {
     int32_t i, o;
     const eae_layer *head = &net->layer[net->n_layers];
-    for (i = 0; i <= net->n_layers; i++) {
-        const eae_layer *a = &net->layer[i];
-        gather(a, &net->level[i], net->window);
-        multiply(net->sums, a->weight, net->window, a->bias, a->n_out, a->n_window);
-        if (i < net->n_layers) {
-            int16_t *row = row_of(&net->level[i + 1]);
-            for (o = 0; o < a->n_out; o++) {
-                /* scale_down for a sum below 2^24 that is not negative */
-                int32_t y = net->sums[o] > 0 ? net->sums[o] : 0, shift = a->shift[o];
-                if (shift > 0)
-                    y = (y + ((int32_t)1 << (shift - 1)) - 1 + ((y >> shift) & 1)) >> shift;
-                else
-                    y <<= -shift;
-                row[o] = (int16_t)(y < a->peak ? y : a->peak);
-            }
-        }
-    }
+    for (i = 0; i < net->n_layers; i++)
+        apply_hidden(net, &net->layer[i], &net->level[i], row_of(&net->level[i + 1]));
+    apply(net, head, &net->level[net->n_layers], net->sums);
     if (net->skip.n_taps == 0) {
         for (o = 0; o < net->n_out; o++)
-            out[o] = (int32_t)scale_down(net->sums[o], head->shift[o]);
+            out[o] = (int32_t)scale_down(net->sums[o] + head->bias[o], head->shift[o]);
         return;
     }
-    gather(&net->skip, &net->level[0], net->window);
-    multiply(
-        net->skip_sums, net->skip.weight, net->window, NULL, net->n_out, net->skip.n_window);
+    apply(net, &net->skip, &net->level[0], net->skip_sums);
     for (o = 0; o < net->n_out; o++) {
         int hs = head->shift[o], ss = net->skip.shift[o];
         int s = hs > ss ? hs : ss;
         if (s < 0)
             s = 0;
         out[o] = (int32_t)scale_down(
-            (int64_t)net->sums[o] * ((int64_t)1 << (s - hs)) +
+            (int64_t)(net->sums[o] + head->bias[o]) * ((int64_t)1 << (s - hs)) +
                 (int64_t)net->skip_sums[o] * ((int64_t)1 << (s - ss)),
             s);
     }

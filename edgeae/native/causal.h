@@ -20,9 +20,10 @@ typedef struct {
     const int32_t *offsets; /* n_taps of them, ascending */
     const int32_t *shift;
     const int32_t *bias;   /* NULL: none */
-    const int16_t *weight; /* [n_out][n_window], a window runs forward in time */
+    const int16_t *weight; /* [n_out][n_window], a window runs forward in time; see `paired` */
     int32_t n_taps, n_in, n_out, peak;
     int32_t n_window; /* n_taps * n_in, rounded up: the rest is zeros */
+    int32_t in_place; /* the steps that it reads are neighbours: they need not be gathered */
 } eae_layer;
 
 typedef struct {
@@ -32,6 +33,7 @@ typedef struct {
 
 typedef struct {
     int32_t n_inputs, feature_peak, n_layers, n_out;
+    int32_t paired;                       /* weights lie as [n_window / 2][outputs][2] */
     const int32_t *past;                  /* n_inputs flags */
     eae_layer layer[EAE_MAX_LAYERS + 1];  /* the hidden ones, then the head */
     eae_layer skip;

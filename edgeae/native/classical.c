@@ -197,7 +197,7 @@ EAE_INLINE uint32_t mixture_at(const mixture *m, int64_t edge, int32_t at[N_MODE
 EAE_INLINE uint32_t mixture_cum(const mixture *m, int j, int32_t at[N_MODELS])
 {
     uint32_t n = 2u * (uint32_t)m->reach + 3u, t;
-    int64_t edge = (((int64_t)j * 4096) << m->low_bits) - 2048 - m->phi;
+    int64_t edge = (int64_t)j * ((int64_t)4096 << m->low_bits) - 2048 - m->phi;
     if (m->most < 104)
         t = mixture_at(m, edge, at, 0);
     else
