@@ -13,6 +13,7 @@ from edgeae.cli import (
     compress,
     data,
     decompress,
+    denoise,
     import_,
     inspect,
     quickstart,
@@ -23,7 +24,18 @@ from edgeae.cli.base import app, settings
 
 __all__ = ["app", "main"]
 
-_COMMANDS = (bench, compress, data, decompress, import_, inspect, quickstart, report, train)
+_COMMANDS = (
+    bench,
+    compress,
+    data,
+    decompress,
+    denoise,
+    import_,
+    inspect,
+    quickstart,
+    report,
+    train,
+)
 
 
 def main() -> None:

@@ -71,6 +71,7 @@ class ImageDenoiser:
             raise SignalError(
                 f"images of shape {list(shape)}, bundle {self.bundle.name!r} is made for "
                 f"{channels} channel(s): give [H, W, C] or [N, H, W, C]"
+                + ("; for each channel by itself, edgeae denoise --each-channel" * (channels == 1))
             )
         if whole.size == 0:
             raise SignalError(f"no pixels: shape {list(shape)}")
