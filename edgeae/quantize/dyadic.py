@@ -15,6 +15,7 @@ from edgeae.models.dyadic import set_quantized
 from edgeae.models.sample_prior import SamplePriorNet
 from edgeae.quantize.loops import closed_loop
 from edgeae.train.build import build_sample_prior, build_window_code
+from edgeae.train.denoising import quantize_denoiser
 from edgeae.train.phases import (
     Loops,
     SamplePriorPhase,
@@ -67,6 +68,8 @@ def quantize(run: RunFolder, *, progress: Progress = silent, threads: int = 2) -
     """
     torch.set_num_threads(threads)
     recipe = run.recipe()
+    if recipe.denoise is not None:
+        return quantize_denoiser(run, progress=progress)
     parts = load_training_data(run)
     report: dict[str, Any] = {}
     code = build_window_code(recipe, parts.setup)

@@ -106,6 +106,11 @@ def train(
     torch.set_num_threads(threads)
     run = RunFolder(out)
     run.create(recipe)
+    if recipe.denoise is not None:
+        from edgeae.train.denoising import train_denoiser
+
+        train_denoiser(run, progress=progress)
+        return run
     if recipe.model.family == "tutorial":
         from edgeae.train.tutorial import train_tutorial
 

@@ -1,0 +1,253 @@
+"""The phases of a stream denoiser's training, in float and in dyadic arithmetic.
+
+::
+
+    denoise     the net in float
+    denoise-q   the same net on dyadic grids
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from edgeae.errors import ModelError
+from edgeae.models.denoise import StreamNet
+from edgeae.models.dyadic import calibrating, set_quantized
+from edgeae.train.denoise_data import (
+    DenoiseData,
+    HeldMixture,
+    Mixture,
+    bank_of,
+    held_mixtures,
+    hidden,
+    load_denoise_data,
+    stream_spec,
+    two_takes,
+    validation_mixtures,
+)
+from edgeae.train.denoise_recipe import DenoiseRecipe
+from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
+
+__all__ = [
+    "StreamPhase",
+    "denoised",
+    "load_stream_denoiser",
+    "mean_snr_db",
+    "quantize_stream",
+    "quantize_stream_denoiser",
+    "stream_metrics",
+    "train_stream_denoiser",
+]
+
+FLOOR = 1e-3  # errors below -30 dB are not worth chasing
+SQUARED = 0.05  # weight of the plain error beside its logarithm
+CALIBRATION_BATCHES = 24
+
+
+def denoised(net: StreamNet, x: Tensor) -> Tensor:
+    """Offline estimate of [B, C, T], aligned: sample t is that of the input's sample t.
+
+    The net sees the input from its first sample on, with the state of silence before.
+    """
+    delay, hop = net.spec.delay, net.spec.hop
+    length = x.shape[2]
+    center = net.center.expand(len(x), -1, -1)
+    pad = delay + (-(length + delay)) % hop
+    long = torch.cat([x, center.expand(-1, x.shape[1], pad)], 2)
+    out: Tensor = net(long, net.initial_state(len(x)))[0]
+    return out[:, :, delay : delay + length]
+
+
+class StreamPhase:
+    """Training of a stream denoiser on mixtures made as it goes."""
+
+    def __init__(
+        self,
+        name: str,
+        module: StreamNet,
+        recipe: DenoiseRecipe,
+        schedule: Schedule,
+        data: DenoiseData,
+        *,
+        seed: int,
+        coarse: float = 0.0,
+    ) -> None:
+        self.name, self.module, self.schedule = name, module, schedule
+        self.recipe, self.data, self.coarse = recipe, data, coarse
+        self.bank = bank_of(recipe, data, seed)
+        self.held: Sequence[HeldMixture] = ()
+        if recipe.target == "clean":
+            self.held = validation_mixtures(recipe, data)
+
+    def estimate(self, x: Tensor) -> Tensor:
+        """Centered input to centered estimate; the output still lags."""
+        center = self.module.center
+        out: Tensor = self.module(x + center, self.module.initial_state(len(x)))[0]
+        return out.float() - center
+
+    def _errors(self, batch: Mixture) -> tuple[Tensor, Tensor]:
+        """Mean squared error and power of the target, per crop and channel."""
+        x, target, weight = batch
+        x = x[:, :, : x.shape[2] // self.module.spec.hop * self.module.spec.hop]
+        out = self.estimate(x)
+        delay, settle = self.module.spec.delay, self.recipe.settle
+        out = out[:, :, settle + delay :]
+        target = target[:, :, settle : x.shape[2] - delay]
+        weight = weight[:, :, settle : x.shape[2] - delay]
+        return ((out - target).square() * weight).mean(2), target.var(2)
+
+    def loss(self, done: float, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Logarithm of each crop's error over its signal's power, plus a little of it plain."""
+        with torch.no_grad():
+            batch = self.data.crops(self.recipe, self.bank, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=done < self.coarse):
+            error, power = self._errors(batch)
+        relative = error / power.clamp_min(1.0)
+        if self.recipe.target == "clean":
+            loss = torch.log(relative + FLOOR).mean() + SQUARED * relative.mean()
+        else:  # the mean is what averages the target's own noise out
+            loss = relative.mean()
+        return loss, {"snr": float(-10 * torch.log10(relative.detach() + 1e-9).mean())}
+
+    def validate(self) -> dict[str, float]:
+        """SNR in dB at each test SNR; without clean truth, the error of the held-out targets."""
+        if self.recipe.target != "clean":
+            return self._blind()
+        found: dict[str, list[float]] = {}
+        for m in self.held:
+            value = mean_snr_db(self.module, m, skip=self.recipe.settle)
+            found.setdefault(f"snr_at_{m.snr_db:g}_db", []).append(value)
+        metrics = {k: sum(v) / len(v) for k, v in found.items()}
+        return {"objective": -sum(metrics.values()) / len(metrics), **metrics}
+
+    def _blind(self) -> dict[str, float]:
+        generator = torch.Generator().manual_seed(7)
+        split = two_takes if self.recipe.target == "noise2noise" else hidden
+        total, n = 0.0, 0
+        for segment in self.data.validation.segments:
+            if segment.shape[1] < self.recipe.settle + 2 * self.module.spec.delay + 64:
+                continue
+            error, power = self._errors(split(segment[None, :, : 1 << 16], generator))
+            total, n = total + float((error / power.clamp_min(1.0)).mean()), n + 1
+        return {"objective": total / max(n, 1), "relative_error": total / max(n, 1)}
+
+
+def mean_snr_db(net: StreamNet, mixture: HeldMixture, *, skip: int = 0) -> float:
+    """Output SNR of a held-out mixture, mean over channels; the first ``skip`` do not count."""
+    with torch.no_grad():
+        out = denoised(net, mixture.noisy[None] + net.center)[0] - net.center[0]
+    clean, out = mixture.clean[:, skip:].double(), out[:, skip:].double()
+    error = (clean - out).square().mean(1).clamp_min(1e-9)
+    return float((10 * torch.log10(clean.var(1, correction=0) / error)).mean())
+
+
+def quantize_stream(phase: StreamPhase) -> None:
+    """Calibrate on training crops, fix every grid, switch to dyadic arithmetic."""
+    generator = torch.Generator().manual_seed(0)
+    set_quantized(phase.module, False)
+    with torch.no_grad(), calibrating(phase.module):
+        for _ in range(CALIBRATION_BATCHES):
+            x, _, _ = phase.data.crops(phase.recipe, phase.bank, generator)
+            phase.estimate(x[:, :, : x.shape[2] // phase.module.spec.hop * phase.module.spec.hop])
+    phase.module.connect()
+    set_quantized(phase.module, True)
+
+
+def _table(run: RunFolder) -> DenoiseRecipe:
+    table = run.recipe().denoise
+    if table is None:
+        raise ModelError(f"{run.path} is the run of a {run.recipe().task}, not of a denoiser")
+    return table
+
+
+def train_stream_denoiser(run: RunFolder, *, progress: Progress) -> None:
+    """The float phase, ``denoise``."""
+    recipe, table = run.recipe(), _table(run)
+    data = load_denoise_data(run)
+    torch.manual_seed(recipe.seed)
+    schedule = Schedule(
+        steps=table.steps,
+        learning_rate=table.learning_rate,
+        validate_every=table.validate_every,
+        patience=table.patience,
+        hold=table.hold,
+        muon=table.muon,
+        average=table.average,
+    )
+    net = StreamNet(stream_spec(table, data))
+    phase = StreamPhase(
+        "denoise", net, table, schedule, data, seed=recipe.seed, coarse=table.coarse
+    )  # fmt: skip
+    run_phase(phase, run, seed=recipe.seed, progress=progress)
+
+
+def quantize_stream_denoiser(run: RunFolder, *, progress: Progress) -> dict[str, Any]:
+    """The dyadic phase, ``denoise-q``; validation metrics before and after."""
+    recipe, table = run.recipe(), _table(run)
+    data = load_denoise_data(run)
+    net = StreamNet(stream_spec(table, data))
+    run.load_phase("denoise", net)
+    schedule = Schedule(
+        steps=recipe.quantize.steps,
+        learning_rate=recipe.quantize.learning_rate,
+        validate_every=max(1, min(table.validate_every, recipe.quantize.steps // 8)),
+        average=table.average and min(table.average, 0.99),
+    )
+    phase = StreamPhase("denoise-q", net, table, schedule, data, seed=recipe.seed + 1)
+    net.eval()
+    with torch.no_grad():
+        before = phase.validate()
+        quantize_stream(phase)
+        rounded = phase.validate()
+    run_phase(phase, run, seed=recipe.seed + 1, progress=progress)
+    net.eval()
+    with torch.no_grad():
+        after = phase.validate()
+    names = [name for name in before if name != "objective"]
+    return {
+        "float": {k: round(before[k], 4) for k in names},
+        "dyadic": {k: round(after[k], 4) for k in names},
+        "rounded_only": {k: round(rounded[k], 4) for k in names},
+        "change_percent": {
+            k: round(100 * (after[k] / before[k] - 1), 3) for k in names if before[k]
+        },
+    }
+
+
+def load_stream_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet:
+    """A run's net, on its dyadic grids or in float.
+
+    Raises:
+        ModelError: that phase is not finished.
+    """
+    name = "denoise-q" if quantized else "denoise"
+    if not run.done(name):
+        raise ModelError(f"{run.path} has not finished its phase {name!r}")
+    net = StreamNet(stream_spec(_table(run), load_denoise_data(run)))
+    run.load_phase(name, net)
+    return net.eval()
+
+
+def stream_metrics(run: RunFolder, *, limit: int | None = None) -> dict[str, Any]:
+    """Test SNR in float and as quantized, per recording and as their mean."""
+    data = load_denoise_data(run)
+    table: dict[str, Any] = {"unit": "dB"}
+    found = held_mixtures(run.recipe(), data, limit=limit)
+    for name, quantized in (("float", False), ("dyadic", True)):
+        net = load_stream_denoiser(run, quantized=quantized)
+        scores: dict[str, dict[str, list[float]]] = {}
+        for m in found:
+            row = scores.setdefault(f"{m.snr_db:g}", {})
+            row.setdefault(m.name.split("/")[0], []).append(mean_snr_db(net, m))
+        table[name] = {
+            snr: {
+                **{k: round(sum(v) / len(v), 2) for k, v in row.items()},
+                "mean": round(sum(sum(v) / len(v) for v in row.values()) / len(row), 2),
+            }
+            for snr, row in scores.items()
+        }
+    return table
