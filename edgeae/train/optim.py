@@ -85,11 +85,13 @@ class Muon(torch.optim.Optimizer):
         state = self.state[p]
         if not state:
             state["momentum"] = torch.zeros_like(p)
+            state["length"] = p.norm()
         momentum = state["momentum"]
         momentum.lerp_(gradient, 1 - MOMENTUM)
         ahead = gradient.lerp(momentum, MOMENTUM).flatten(1)
         tall = max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
         p.add_(orthogonalised(ahead).view_as(p), alpha=-lr * tall)
+        p.mul_(state["length"] / p.norm())
 
     def _adam(self, p: Tensor, gradient: Tensor, lr: float) -> None:
         state = self.state[p]
