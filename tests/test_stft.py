@@ -76,7 +76,7 @@ def test_features_do_not_hang_on_the_gain(gain):
     mask = np.zeros((1, SPEC.n_bands, 200), np.float32)
     plain, _ = run(StftFrontEnd(SPEC, 1), x, mask, [200])
     other, _ = run(StftFrontEnd(SPEC, 1), gain * x, mask, [200])
-    assert np.mean(np.abs(plain - other) <= 1) > 0.98  # the rest is near the floor
+    assert np.mean(np.abs(plain - other) <= 1) > 0.95  # the rest is near the floor
 
 
 def test_silence_moves_no_level_and_features_stay_in_range():

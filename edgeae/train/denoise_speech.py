@@ -1,0 +1,399 @@
+"""Training of a speech denoiser: a causal net that weights each band of each frame.
+
+The net sees the log-powers that the runtime's own front end makes (``runtime/stft.py``) and gives
+a mask. The loss weighs three errors of the masked spectrum: of its compressed magnitude, of the
+same with its phase (Braun and Tashev, https://arxiv.org/abs/2009.12286), and of the plain signal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgeae.errors import ConfigError, ModelError
+from edgeae.models.denoise import StreamNet, StreamSpec
+from edgeae.models.dyadic import calibrating, set_quantized
+from edgeae.runtime.stft import LOG_STEPS, StftFrontEnd, StftSpec
+from edgeae.train.denoise_recipe import DenoiseRecipe
+from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
+from edgeae.train.speech import (
+    RATE_HZ,
+    Mixing,
+    SpeechMixer,
+    folder_of,
+    read_noises,
+    read_speech,
+    said,
+)
+from edgeae.train.speech_test import mixtures, sentences_of, si_sdr_db
+
+__all__ = [
+    "FRONT",
+    "SpeechPhase",
+    "denoised_speech",
+    "load_speech_data",
+    "load_speech_denoiser",
+    "mask_spec",
+    "quantize_speech",
+    "quantize_speech_denoiser",
+    "speech_metrics",
+    "speech_net",
+    "train_speech_denoiser",
+]
+
+Voices = tuple[NDArray[np.float32], ...]
+
+FRONT = StftSpec()
+VOICE_SCALE = 16000.0  # of the int16 that voices are kept in
+HELD_BATCHES, HELD_BATCH, HELD_CROP = 3, 16, 3 * RATE_HZ
+COMPRESSION = 0.3
+LEVEL = 0.06  # the truth's level in the loss, where its three terms weigh alike
+SMALL = 1e-8
+
+
+def mask_spec(
+    front: StftSpec, *, width: int, dilations: tuple[int, ...], bits: int = 11
+) -> StreamSpec:
+    """The net's shape behind a front end."""
+    return StreamSpec(
+        n_in=front.n_bands,
+        n_out=front.n_bands,
+        hop=1,
+        first=2,
+        width=width,
+        kernel=3,
+        dilations=dilations,
+        delay=0,
+        center=(0,) * front.n_bands,
+        shift=(0,) * front.n_bands,
+        exponent=6,
+        input_bits=front.peak.bit_length() + 1,
+        bits=bits,
+        out_bits=front.mask_exponent + 1,
+        out_relu=True,
+        out_exponent=front.mask_exponent,
+    )
+
+
+def speech_net(spec: StreamSpec) -> StreamNet:
+    """A net that begins by letting half of everything through."""
+    net = StreamNet(spec)
+    with torch.no_grad():
+        net.last.bias.fill_(0.5)
+    return net
+
+
+def features_of(front: StftSpec, noisy_power: Tensor) -> Tensor:
+    """The net's input [N, B, K] as the runtime makes it, but for a power's last bits.
+
+    Args:
+        front: the front end.
+        noisy_power: the mixture's power summed over each band, [N, B, K].
+    """
+    n_bins = torch.from_numpy(np.bincount(front.band_of_bin)).view(1, -1, 1)
+    power = noisy_power * ((np.pi / front.window) ** 2 / n_bins) + front.floor
+    logs = torch.floor(LOG_STEPS * torch.log2(power)).to(torch.int32)
+    level, seen = front.first_level(len(logs))
+    rows = np.ascontiguousarray(logs.transpose(1, 2).numpy())
+    return torch.from_numpy(front.features(rows, level, seen))
+
+
+@dataclass(frozen=True)
+class Bands:
+    """What the loss needs of a batch, summed over the bins of each band: tensors [N, B, K].
+
+    With Y the mixture, S the truth, y and s their magnitudes to the power 0.3, and c the cosine of
+    the angle between them, these are the sums of |Y|^2, |S|^2, Re(S Y*), y^2, y s, y s c, s^2;
+    the powers were multiplied by ``scale`` [N, 1, 1] first.
+    """
+
+    scale: Tensor
+    noisy: Tensor
+    clean: Tensor
+    cross: Tensor
+    noisy_small: Tensor
+    cross_small: Tensor
+    phased_small: Tensor
+    clean_small: Tensor
+
+
+def bands_of(front: StftSpec, clean: Tensor, noisy: Tensor) -> Bands:
+    """The sums, from spectra [N, F, K], scaled for the truth to be at ``LEVEL``."""
+    (sr, si), (yr, yi) = (torch.view_as_real(v).unbind(-1) for v in (clean, noisy))
+    s_power, y_power = sr * sr + si * si, yr * yr + yi * yi
+    cross = sr * yr + si * yi
+    scale = LEVEL**2 * front.hop / (s_power.mean((1, 2)).view(-1, 1, 1) + SMALL)
+    s_power, y_power, cross = s_power * scale, y_power * scale, cross * scale
+    s, y = (s_power + SMALL) ** (COMPRESSION / 2), (y_power + SMALL) ** (COMPRESSION / 2)
+    both = s * y
+    phased = both * cross * torch.rsqrt(s_power * y_power + SMALL**2)
+
+    def summed(x: Tensor) -> Tensor:
+        a, b = front.fine, front.fine + 2 * front.double
+        two, four = x[:, a:b], x[:, b:]
+        return torch.cat(
+            [
+                x[:, :a],
+                two[:, ::2] + two[:, 1::2],
+                four[:, ::4] + four[:, 1::4] + four[:, 2::4] + four[:, 3::4],
+            ],
+            1,
+        )
+
+    parts = (y_power, s_power, cross, y * y, both, phased, s * s)
+    return Bands(scale, *[summed(part) for part in parts])
+
+
+def spectral_loss(of: Bands, mask: Tensor, n_bins: int) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a mask [N, B, K] between 0 and 1."""
+    total = mask.shape[0] * mask.shape[2] * n_bins
+    small = (mask + 1e-4) ** COMPRESSION
+    square = (small * small * of.noisy_small + of.clean_small).sum()
+    magnitude = (square - 2 * (small * of.cross_small).sum()) / total
+    phased = (square - 2 * (small * of.phased_small).sum()) / total
+    error = (mask * mask * of.noisy - 2 * mask * of.cross + of.clean).sum((1, 2))
+    ratio = torch.log10(of.clean.sum((1, 2)) / (error + SMALL) + SMALL).mean()
+    loss = 70 * magnitude + 30 * phased - 1.5 * ratio
+    return loss, {"snr_db": 10 * float(ratio.detach()), "magnitude": float(magnitude.detach())}
+
+
+class SpeechPhase:
+    """Training of a mask net, in float or on dyadic grids.
+
+    Args:
+        name: of the phase.
+        module: the net.
+        schedule: length and learning rate.
+        mixer: mixtures to train on.
+        held: (clean, noisy) spectra [N, F, K] to validate on.
+        front: the front end.
+        batch: crops per step.
+        crop: samples per crop.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: StreamNet,
+        schedule: Schedule,
+        mixer: SpeechMixer,
+        held: Sequence[tuple[Tensor, Tensor]],
+        front: StftSpec,
+        *,
+        batch: int,
+        crop: int,
+    ) -> None:
+        self.name, self.module, self.schedule = name, module, schedule
+        self.mixer, self.held, self.batch, self.front = mixer, held, batch, front
+        self.crop = max(1, crop // front.hop) * front.hop
+
+    def _of(self, clean: Tensor, noisy: Tensor) -> tuple[Tensor, dict[str, float]]:
+        bands = bands_of(self.front, clean, noisy)
+        features = features_of(self.front, bands.noisy / bands.scale)
+        mask, _ = self.module(features, self.module.initial_state(len(noisy)))
+        return spectral_loss(bands, mask.clamp(max=1.0), self.front.n_bins)
+
+    def loss(self, done: float, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
+        """Loss of the next mixtures."""
+        seed = int(torch.randint(2**62, (1,), generator=generator))
+        clean, noisy = self.mixer.batch(self.batch, self.crop, np.random.default_rng(seed))
+        return self._of(clean, noisy)
+
+    def validate(self) -> dict[str, float]:
+        """Loss on the held mixtures."""
+        totals: dict[str, float] = {}
+        for clean, noisy in self.held:
+            loss, metrics = self._of(clean, noisy)
+            for name, value in {"objective": float(loss), **metrics}.items():
+                totals[name] = totals.get(name, 0.0) + value / len(self.held)
+        return totals
+
+
+def quantize_speech(module: StreamNet, mixer: SpeechMixer, front: StftSpec) -> None:
+    """Calibrate on training mixtures, fix every grid, switch to dyadic arithmetic."""
+    rng = np.random.default_rng(0)
+    set_quantized(module, False)
+    with torch.no_grad(), calibrating(module):
+        for _ in range(16):
+            _, noisy = mixer.batch(16, 3 * RATE_HZ, rng)
+            bands = bands_of(front, noisy, noisy)
+            features = features_of(front, bands.noisy / bands.scale)
+            module(features, module.initial_state(len(noisy)))
+    module.connect()
+    set_quantized(module, True)
+
+
+@dataclass(frozen=True)
+class SpeechData:
+    """What a run trains and validates on."""
+
+    mixer: SpeechMixer
+    held: tuple[tuple[Tensor, Tensor], ...]
+
+
+def _table(run: RunFolder) -> DenoiseRecipe:
+    table = run.recipe().denoise
+    if table is None:
+        raise ModelError(f"{run.path} is the run of a {run.recipe().task}, not of a denoiser")
+    return table
+
+
+def _noise_folder(table: DenoiseRecipe) -> Path:
+    folders = [part.folder for part in table.noise if part.kind == "recorded"]
+    others = {part.kind for part in table.noise} - {"recorded", "white"}
+    if len(folders) != 1 or others:
+        raise ConfigError(
+            "a speech denoiser's noise is one [[denoise.noise]] of kind 'recorded', and 'white' "
+            f"beside it if you like; found {len(folders)} recorded"
+            + (f" and {', '.join(sorted(others))}" if others else "")
+        )
+    return folder_of(folders[0])
+
+
+def _voices(run: RunFolder, part: str, recordings: list[NDArray[np.float32]]) -> Voices:
+    """What the speakers say, made once for each run: ``voices-PART.npz``."""
+    path = run.path / f"voices-{part}.npz"
+    if not path.exists():
+        voices = said(recordings, seed=run.recipe().seed)
+        rows = [np.clip(np.round(x * VOICE_SCALE), -32767, 32767).astype(np.int16) for x in voices]
+        np.savez(path, *rows)
+    with np.load(path) as archive:
+        return tuple(archive[name].astype(np.float32) / VOICE_SCALE for name in archive.files)
+
+
+def load_speech_data(run: RunFolder) -> SpeechData:
+    """Read a run's speech and noise, and make its voices.
+
+    Raises:
+        ConfigError: a folder is missing or empty, or the recipe mixes other noise.
+    """
+    recipe, table = run.recipe(), _table(run)
+    noise = _noise_folder(table)
+    train, validation = read_speech(folder_of(recipe.data.source))
+    white = sum(part.power for part in table.noise if part.kind == "white")
+    recorded = sum(part.power for part in table.noise if part.kind == "recorded")
+    mixing = Mixing(snr_db=table.snr_db, synthetic=white / (white + recorded))
+    low, high = min(table.test_snr_db), max(table.test_snr_db)
+
+    def mixer(part: str, recordings: list[NDArray[np.float32]], how: Mixing) -> SpeechMixer:
+        kinds = [[x for _, x in kind] for kind in read_noises(noise, part).values()]
+        return SpeechMixer(_voices(run, part, recordings), kinds, how, FRONT)
+
+    held_mixer = mixer("val", validation, Mixing(snr_db=(low, high), synthetic=0.0))
+    rng = np.random.default_rng(5)
+    held = tuple(held_mixer.batch(HELD_BATCH, HELD_CROP, rng) for _ in range(HELD_BATCHES))
+    return SpeechData(mixer("train", train, mixing), held)
+
+
+def _net(run: RunFolder) -> StreamNet:
+    table = _table(run)
+    return speech_net(
+        mask_spec(FRONT, width=table.width, dilations=table.dilations, bits=table.bits)
+    )
+
+
+def _phase(
+    name: str, run: RunFolder, net: StreamNet, schedule: Schedule, data: SpeechData
+) -> SpeechPhase:
+    table = _table(run)
+    return SpeechPhase(
+        name, net, schedule, data.mixer, data.held, FRONT, batch=table.batch, crop=table.crop
+    )
+
+
+def train_speech_denoiser(run: RunFolder, *, progress: Progress) -> None:
+    """The float phase, ``denoise``."""
+    recipe, table = run.recipe(), _table(run)
+    data = load_speech_data(run)
+    torch.manual_seed(recipe.seed)
+    schedule = Schedule(
+        steps=table.steps,
+        learning_rate=table.learning_rate,
+        validate_every=table.validate_every,
+        patience=table.patience,
+        hold=table.hold,
+        muon=table.muon,
+        average=table.average,
+    )
+    phase = _phase("denoise", run, _net(run), schedule, data)
+    run_phase(phase, run, seed=recipe.seed, progress=progress)
+
+
+def quantize_speech_denoiser(run: RunFolder, *, progress: Progress) -> dict[str, Any]:
+    """The dyadic phase, ``denoise-q``; validation metrics before and after."""
+    recipe, table = run.recipe(), _table(run)
+    data = load_speech_data(run)
+    net = _net(run)
+    run.load_phase("denoise", net)
+    schedule = Schedule(
+        steps=recipe.quantize.steps,
+        learning_rate=recipe.quantize.learning_rate,
+        validate_every=max(1, min(table.validate_every, recipe.quantize.steps // 8)),
+        average=table.average and min(table.average, 0.99),
+    )
+    phase = _phase("denoise-q", run, net, schedule, data)
+    net.eval()
+    with torch.no_grad():
+        before = phase.validate()
+        quantize_speech(net, data.mixer, FRONT)
+        rounded = phase.validate()
+    run_phase(phase, run, seed=recipe.seed + 1, progress=progress)
+    net.eval()
+    with torch.no_grad():
+        after = phase.validate()
+    found = {"float": before, "rounded_only": rounded, "dyadic": after}
+    return {name: {k: round(v, 4) for k, v in values.items()} for name, values in found.items()}
+
+
+def load_speech_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet:
+    """A run's net, on its dyadic grids or in float.
+
+    Raises:
+        ModelError: that phase is not finished.
+    """
+    name = "denoise-q" if quantized else "denoise"
+    if not run.done(name):
+        raise ModelError(f"{run.path} has not finished its phase {name!r}")
+    net = _net(run)
+    run.load_phase(name, net)
+    return net.eval()
+
+
+def denoised_speech(net: StreamNet, x: NDArray[np.floating]) -> NDArray[np.float64]:
+    """A recording [T] at 16 kHz, in -1..1, through a net and the runtime's front end, aligned."""
+    hop, delay = FRONT.hop, FRONT.delay
+    room = np.zeros((1, -(-(len(x) + delay) // hop) * hop))
+    room[0, : len(x)] = x
+    front = StftFrontEnd(FRONT)
+    with torch.no_grad():
+        mask, _ = net(torch.from_numpy(front.analyse(room)), net.initial_state(1))
+    whole = (mask.numpy() * 2.0**FRONT.mask_exponent).astype(np.float32)
+    return front.synthesise(whole)[0, delay : delay + len(x)]
+
+
+def speech_metrics(run: RunFolder) -> dict[str, Any]:
+    """SI-SDR of other voices (``data.test``) in noise kept for testing, in float and as quantized.
+
+    Without other voices there is nothing to measure, and the result is empty.
+    """
+    recipe, table = run.recipe(), _table(run)
+    if not recipe.data.test:
+        return {}
+    sentences = sentences_of(folder_of(recipe.data.test))
+    found = mixtures(sentences, read_noises(_noise_folder(table), "test"), table.test_snr_db)
+    metrics: dict[str, Any] = {"unit": "SI-SDR in dB"}
+    for name, quantized in (("float", False), ("dyadic", True)):
+        net = load_speech_denoiser(run, quantized=quantized)
+        rows: dict[str, list[float]] = {}
+        for m in found:
+            value = si_sdr_db(m.clean, denoised_speech(net, m.noisy))
+            rows.setdefault(f"{m.snr_db:g}", []).append(value)
+        metrics[name] = {snr: round(sum(v) / len(v), 2) for snr, v in rows.items()}
+    return metrics
