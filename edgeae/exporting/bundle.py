@@ -59,6 +59,10 @@ def export_run(
         ModelError: the run is not trained, or the certificate does not pass.
     """
     torch.set_num_threads(threads or torch.get_num_threads())
+    if run.recipe().denoise is not None:
+        from edgeae.exporting.denoise_run import export_denoiser_run
+
+        return export_denoiser_run(run, out, progress=progress, threads=torch.get_num_threads())
     if run.recipe().model.family == "tutorial":
         from edgeae.exporting.tutorial import export_tutorial
 

@@ -34,7 +34,7 @@ from edgeae.exporting.dyadic_graph import (
     read_constants,
 )
 
-__all__ = ["LayerCertificate", "NotDyadicError", "certify", "input_peaks"]
+__all__ = ["LayerCertificate", "NotDyadicError", "certify", "input_peaks", "output_peaks"]
 
 LIMIT = 2.0**24
 LIMIT_BITS = 24
@@ -100,6 +100,20 @@ def certify(model: onnx.ModelProto) -> list[LayerCertificate]:
             that can reach 2^24, or signed 8-bit weights that overflow on x86 without VNNI; the
             message names the node.
     """
+    return _walked(model).found
+
+
+def output_peaks(model: onnx.ModelProto) -> dict[str, float]:
+    """The largest magnitude that each output of an exact graph can take.
+
+    Raises:
+        NotDyadicError: as in :func:`certify`.
+    """
+    values = _walked(model).values
+    return {target.name: float(values[target.name].bound.max()) for target in model.graph.output}
+
+
+def _walked(model: onnx.ModelProto) -> _Walk:
     constants = read_constants(model)
     walk = _Walk(constants, _ranks(model), _signed_weights(model))
     for name, peak in input_peaks(model).items():
@@ -115,7 +129,7 @@ def certify(model: onnx.ModelProto) -> list[LayerCertificate]:
             raise NotDyadicError(
                 f"node {name_of(node)} ({node.op_type}): inputs that cannot be followed: {error!r}"
             ) from error
-    return walk.found
+    return walk
 
 
 def input_peaks(model: onnx.ModelProto) -> dict[str, float]:

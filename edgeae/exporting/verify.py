@@ -30,7 +30,7 @@ from edgeae.runtime.transform import MAX_INPUT
 from edgeae.runtime.views import UnsupportedGraphError
 from edgeae.tasks.stream import decode, encode
 
-__all__ = ["Check", "probe_windows", "verify_bundle"]
+__all__ = ["Check", "golden_check", "guarded", "probe_windows", "verify_bundle"]
 
 BATCHES = (1, 7, 64)
 THREADS = (1, 2)
@@ -67,7 +67,12 @@ def verify_bundle(
     Yields:
         One :class:`Check` each; ``passed`` is False on a breach.
     """
-    yield _guarded("golden vectors", lambda: _golden(bundle))
+    if bundle.task == "denoise":
+        from edgeae.exporting.verify_denoise import verify_denoiser
+
+        yield from verify_denoiser(bundle, windows=windows, seed=seed)
+        return
+    yield guarded("golden vectors", lambda: golden_check(bundle))
     try:
         graphs = _graphs(bundle)
     except ModelError as error:
@@ -77,8 +82,8 @@ def verify_bundle(
     certificates: list[dict[str, Any]] = []
     for name, model in graphs.items():
         if exact:
-            yield _guarded(f"{name}: certificate", partial(_certificate, name, model, certificates))
-            yield _guarded(f"{name}: input range", partial(_input_range, bundle, name, model))
+            yield guarded(f"{name}: certificate", partial(_certificate, name, model, certificates))
+            yield guarded(f"{name}: input range", partial(_input_range, bundle, name, model))
     if exact:
         stated = bundle.manifest.raw.get("certificate", [])
         yield Check(
@@ -95,25 +100,26 @@ def verify_bundle(
         except ValueError as error:
             yield Check(name=f"{name}: input shape", passed=False, detail=str(error))
             continue
-        yield _guarded(
+        yield guarded(
             f"{name}: onnxruntime, levels, threads, batches",
             partial(_engines, model, x, exact),
         )
         if exact:
-            yield _guarded(f"{name}: int64 engine = onnxruntime", partial(_integers, model, x))
-            yield _guarded(f"{name}: native = onnxruntime", partial(_native, model, x))
-            yield _guarded(f"{name}: torch = onnxruntime", partial(_torch, model, x))
+            yield guarded(f"{name}: int64 engine = onnxruntime", partial(_integers, model, x))
+            yield guarded(f"{name}: native = onnxruntime", partial(_native, model, x))
+            yield guarded(f"{name}: torch = onnxruntime", partial(_torch, model, x))
         plain = graphs.get(_plain(name), model)
         if plain is not model:
-            yield _guarded(f"{name}: = {_plain(name)}", partial(_spellings, model, plain, x))
+            yield guarded(f"{name}: = {_plain(name)}", partial(_spellings, model, plain, x))
         net = _causal_net(bundle, name)
         if net is not None:
-            yield _guarded(f"{name}: graph = integer net", partial(_causal, model, net, x))
+            yield guarded(f"{name}: graph = integer net", partial(_causal, model, net, x))
     yield from _coder_checks(bundle, rng)
-    yield _guarded("round trips of the golden signal", partial(_round_trips, bundle))
+    yield guarded("round trips of the golden signal", partial(_round_trips, bundle))
 
 
-def _guarded(name: str, check: Callable[[], tuple[bool | None, str]]) -> Check:
+def guarded(name: str, check: Callable[[], tuple[bool | None, str]]) -> Check:
+    """The outcome of a check that may fail in any way."""
     try:
         passed, detail = check()
     except EdgeAEError as error:
@@ -137,7 +143,8 @@ def _graphs(bundle: Bundle) -> dict[str, onnx.ModelProto]:
     return found
 
 
-def _golden(bundle: Bundle) -> tuple[bool | None, str]:
+def golden_check(bundle: Bundle) -> tuple[bool | None, str]:
+    """Whether the golden vectors come out as they should."""
     if "golden.npz" not in bundle.files:
         return None, "the bundle has none"
     differing = bundle.self_test(force=True)
@@ -359,12 +366,12 @@ def _round_trips(bundle: Bundle) -> tuple[bool | None, str]:
 
 def _coder_checks(bundle: Bundle, rng: np.random.Generator) -> Iterator[Check]:
     for number, prior in enumerate(bundle.sample_priors):
-        yield _guarded(
+        yield guarded(
             f"sample prior {number}: C coder = Python coder, round trip",
             partial(_sample_prior, bundle, prior, number, rng),
         )
     if bundle.latent_prior is not None:
-        yield _guarded(
+        yield guarded(
             "latent prior: C coder = Python coder, round trip", partial(_latent_prior, bundle, rng)
         )
 

@@ -62,6 +62,7 @@ class NativeGraph:
     Args:
         graph: the file's bytes.
         name: what to call it in messages.
+        clone: one of ``clones()``; None for the best.
 
     Attributes:
         inputs: what must be fed.
@@ -75,7 +76,7 @@ class NativeGraph:
 
     engine = "native"
 
-    def __init__(self, graph: bytes, *, name: str) -> None:
+    def __init__(self, graph: bytes, *, name: str, clone: str | None = None) -> None:
         names = clones()
         if native.core is None or not names:
             raise UnsupportedGraphError(
@@ -88,6 +89,7 @@ class NativeGraph:
         self.inputs = tuple(map(_value, parsed.inputs))
         self.outputs = tuple(map(_value, parsed.outputs))
         self.metadata = dict(parsed.metadata)
+        self._clone = 0 if clone is None else names.index(clone)
         self._packed: dict[Any, Any] = {}
 
     def bind(self, n: int, shapes: Sequence[Sequence[int]]) -> BoundNativeGraph:
@@ -103,7 +105,7 @@ class NativeGraph:
         program = self._compiler.compile(*shapes)
         layout = lay_out(program, cache=self._packed)
         try:
-            handle = self.core.net_open(layout.words, layout.constants, 0)
+            handle = self.core.net_open(layout.words, layout.constants, self._clone)
         except ValueError as error:
             raise UnsupportedGraphError(
                 f"{self.name}: the native engine refuses its plan: {error}"
