@@ -194,7 +194,8 @@ def export(
     exact = "exact" if bundle.manifest.exact else "exact: false"
     print(f"wrote {out}: {bundle.name}, {exact}, {size:,} bytes. Next:")
     print(f"  edgeae verify {out}")
-    print(f"  edgeae compress {out} IN OUT --max-error E")
+    use = "denoise {} IN OUT" if bundle.task == "denoise" else "compress {} IN OUT --max-error E"
+    print(f"  edgeae {use.format(out)}")
 
 
 @command("verify")

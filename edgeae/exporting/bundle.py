@@ -69,6 +69,10 @@ def export_run(
         return export_tutorial(run, out)
     if not is_quantized(run):
         quantize(run, progress=progress, threads=torch.get_num_threads())
+    if run.recipe().task == "denoise":
+        from edgeae.exporting.denoise import export_denoise_run
+
+        return export_denoise_run(run, out)
     parts = load_training_data(run)
     model = load_quantized(run)
     graphs: dict[str, onnx.ModelProto] = {}

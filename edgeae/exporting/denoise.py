@@ -17,9 +17,13 @@ from edgeae.models.denoise import ImageNet, StreamNet
 from edgeae.models.dyadic import dyadic_layers
 from edgeae.runtime.bundle import Bundle, write_bundle
 from edgeae.runtime.stft import StftSpec
+from edgeae.train.denoising import denoiser_metrics, load_denoiser
+from edgeae.train.recipe import recipe_to_dict
+from edgeae.train.run import RunFolder
 
-__all__ = ["export_denoiser"]
+__all__ = ["export_denoise_run", "export_denoiser"]
 
+_SPEECH_HZ = 16000.0  # where the recipe does not say
 _GOLDEN_STEPS = 64
 _GOLDEN_SIDE = 32
 
@@ -83,6 +87,49 @@ def export_denoiser(
     files["README.md"] = denoiser_card(manifest, files).encode()
     x = _golden(net) if golden is None else np.asarray(golden)
     return write_bundle(out, manifest, files, golden_signal=x.astype(np.int32))
+
+
+def export_denoise_run(run: RunFolder, out: str | os.PathLike[str]) -> Bundle:
+    """Export a denoiser's run, which is trained and quantized.
+
+    Args:
+        run: the run.
+        out: the bundle's folder, or a file ending in ``.zip``.
+
+    Returns:
+        The bundle, loaded back from ``out``.
+
+    Raises:
+        ModelError: the run is not finished, or the certificate does not pass.
+    """
+    recipe = run.recipe()
+    net = load_denoiser(run)
+    told = run.read_json("setup.json") if (run.path / "setup.json").exists() else {}
+    signal = {key: told[key] for key in ("dtype", "rate_hz", "unit", "grids") if told.get(key)}
+    if told.get("names"):
+        signal["channel_names"] = list(told["names"])
+    if recipe.data.rate_hz:
+        signal["rate_hz"] = recipe.data.rate_hz
+    front_end = None
+    if recipe.denoise is not None and recipe.denoise.family == "speech":
+        from edgeae.train.denoise_speech import FRONT
+
+        front_end, signal = FRONT.to_json(), {"rate_hz": _SPEECH_HZ} | signal
+    values = recipe_to_dict(recipe)
+    for key in ("source", "test"):
+        if values["data"].get(key):
+            values["data"][key] = os.path.basename(os.path.normpath(values["data"][key]))
+    metrics = {"test": denoiser_metrics(run), "training_seconds": round(run.seconds(), 1)}
+    return export_denoiser(
+        net,
+        out,
+        name=recipe.name,
+        signal=signal,
+        front_end=front_end,
+        metrics=metrics | {"quantization": run.read_json("quantize.json")},
+        recipe=values,
+        data=told.get("hashes", {}),
+    )
 
 
 def _signal_part(
