@@ -70,28 +70,38 @@ def encode_classical_within(
         raise SignalError("the classical codec takes at least one index, each within 2**30")
     rows = np.ascontiguousarray(x.T, dtype=np.int32)
     steps = channel_steps(delta, len(rows))
-    chosen: list[ChannelParams] = []
-    done: list[IntArray] = []
-    coded: tuple[bytes, IntArray] | None = None
-    for channel, step in enumerate(steps):
-        last = channel + 1 == len(rows)
-        alone = last and channel == 0
-        row, best = rows[channel : channel + 1], limit if alone else None
-        choices = choose_params(row[0], done, step, raster)
-        chosen.append(choices[0])
-        if last and not alone and len(choices) == 1:
-            break
-        for params in choices:
-            near = done[params.reference] if params.reference >= 0 else None
-            found = encode_rows(row, (step,), raster, (params,), near=near, limit=best)
-            if found is not None:
-                coded, chosen[-1] = found, params
-                best = len(found[0]) - 1
-        if not last and coded is not None:
-            done.append(coded[1][0])
-    if len(rows) > 1:
+    if len(rows) == 1:
+        coded = _encode_channel(rows, [], steps, raster, limit)[1]
+    else:
+        chosen: list[ChannelParams] = []
+        done: list[IntArray] = []
+        for channel, step in enumerate(steps):
+            params, alone = _encode_channel(rows[channel, None], done, (step,), raster, None)
+            assert alone is not None
+            chosen.append(params)
+            done.append(alone[1][0])
         coded = encode_rows(rows, steps, raster, chosen, limit=limit)
     return None if coded is None else (coded[0], np.ascontiguousarray(coded[1].T))
+
+
+def _encode_channel(
+    row: IntArray,
+    done: list[IntArray],
+    step: tuple[int, ...],
+    raster: Raster,
+    limit: int | None,
+) -> tuple[ChannelParams, tuple[bytes, IntArray] | None]:
+    """Choose parameters for one channel [1, T] and code it alone, if within the limit."""
+    best, coded = None, None
+    for params in choose_params(row[0], done, step[0], raster):
+        near = done[params.reference] if params.reference >= 0 else None
+        found = encode_rows(row, step, raster, (params,), near=near, limit=limit)
+        if found is not None:
+            best, coded = params, found
+            limit = len(found[0]) - 1
+        best = best or params
+    assert best is not None
+    return best, coded
 
 
 def decode_classical(

@@ -69,13 +69,16 @@ def _likely_reference(x: IntArray, references: Sequence[IntArray]) -> tuple[int,
     best, found = 0.2, None
     for number, other in enumerate(references):
         step = np.diff(other.astype(np.float64))
-        power = float(step @ step)
-        both = float(change @ step)
-        share = both * both / max(power * float(change @ change), 1e-9)
+        power, both = _dot(step, step), _dot(change, step)
+        share = both * both / max(power * _dot(change, change), 1e-9)
         if share > best:
             best = share
             found = number, int(np.clip(np.rint(8 * both / power), -32, 31))
     return found
+
+
+def _dot(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+    return float(np.einsum("t,t->", a, b))  # in this thread, unlike @
 
 
 def choose_params(

@@ -567,7 +567,7 @@ static PyObject *py_classical_reflect(PyObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "y*lw*", &y, &step, &reflection))
         return NULL;
     n = n_items(&y, sizeof(int64_t), "y");
-    if (n >= 0 && ((step >= 1 && step <= EAE_MAX_DELTA) || out_of_range()) &&
+    if (n >= 0 && ((step >= 1 && step <= EAE_MAX_DELTA && step % 2 == 1) || out_of_range()) &&
         has_items(&reflection, sizeof(int32_t), EAE_CLASSICAL_MAX_ORDER, "reflection")) {
         int32_t *work = PyMem_RawMalloc(((size_t)n + 1) * sizeof *work);
         if (work == NULL) {
