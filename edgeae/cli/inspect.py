@@ -169,14 +169,27 @@ def _inspect_bundle(path: str, as_json: bool) -> None:
     if as_json:
         print_json({"kind": "bundle", "manifest": raw, "file_bytes": sizes})
         return
-    spec, net = bundle.signal, bundle.net
+    spec = bundle.signal
     print(f"{path}: edgeae bundle {bundle.name!r}, fingerprint {bundle.fingerprint.hex()}")
-    print(f"  exact          {'yes' if bundle.manifest.exact else 'no: lossy coding only'}")
-    size = f"{spec.height} x {spec.width} pixels, " if spec.is_image else ""
+    otherwise = "no: lossy coding only" if bundle.task == "codec" else "no"
+    print(f"  exact          {'yes' if bundle.manifest.exact else otherwise}")
+    size = f"{spec.height} x {spec.width} pixels, " if spec.height else ""
     rate = f", {spec.rate_hz:g} Hz" if spec.rate_hz else ""
     print(f"  signal         {spec.kind}, {size}{spec.channels} channel(s), {spec.dtype}{rate}")
     grids = _one_or_each([f"{num}/{den}" for num, den in spec.grids])
     print(f"  grid           {grids} {spec.unit}".rstrip())
+    if bundle.task == "denoise":
+        _print_denoiser(bundle)
+    else:
+        _print_codec(bundle)
+    for name, value in raw.get("metrics", {}).items():
+        if not isinstance(value, dict | list):
+            print(f"  {name:<14} {value}")
+    print("  files          " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
+
+
+def _print_codec(bundle: Any) -> None:
+    net = bundle.net
     if net is None:
         print("  window code    none")
     else:
@@ -187,7 +200,16 @@ def _inspect_bundle(path: str, as_json: bool) -> None:
     for number, prior in enumerate(bundle.sample_prior_ranges):
         bounds = f"steps {prior.delta_min}..{prior.delta_max}"
         print(f"  sample prior {number} {bounds}, {'on' if prior.has_code else 'without'} the code")
-    for name, value in raw.get("metrics", {}).items():
-        if not isinstance(value, dict | list):
-            print(f"  {name:<14} {value}")
-    print("  files          " + ", ".join(f"{name} {n:,}" for name, n in sizes.items()))
+
+
+def _print_denoiser(bundle: Any) -> None:
+    spec, rate = bundle.denoise, bundle.signal.rate_hz
+    print(f"  denoiser       {spec.family}" + (", told sigma" if spec.sigma else ""))
+    if spec.family == "image":
+        return
+    delay = f", {1e3 * spec.delay_samples / rate:.1f} ms" if rate else ""
+    print(f"  delay          {spec.delay_samples} samples{delay}")
+    held = sum(state.shape[0] * state.shape[1] for state in spec.state)
+    print(f"  state          {len(spec.state)} tensors of {held:,} numbers in all")
+    if spec.front_end is not None:
+        print("  front end      " + ", ".join(f"{k} {v}" for k, v in spec.front_end.items()))
