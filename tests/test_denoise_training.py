@@ -5,7 +5,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import edgeae  # noqa: E402
 from edgeae.errors import ConfigError, ModelError  # noqa: E402
+from edgeae.exporting.bundle import export_run  # noqa: E402
 from edgeae.quantize import quantize  # noqa: E402
 from edgeae.train.denoise import denoised, load_stream_denoiser, stream_metrics  # noqa: E402
 from edgeae.train.denoise_data import (  # noqa: E402
@@ -178,3 +180,16 @@ def test_data_that_cannot_be_used_are_refused(tmp_path):
         )
     with pytest.raises(ModelError, match="not finished"):
         load_stream_denoiser(RunFolder(tmp_path / "c"))
+
+
+def test_a_run_becomes_a_bundle_that_denoises(tmp_path):
+    run = trained(tmp_path, waves(0, 3000), steps=40)
+    bundle = export_run(run, tmp_path / "toy.bundle", threads=1)
+    assert bundle.manifest.exact
+    noisy = np.round(waves(1, 1000) + np.random.default_rng(0).normal(0, 100, 1000))
+    out = edgeae.denoise(bundle, noisy.astype(np.int16))
+    with torch.no_grad():
+        net = load_stream_denoiser(run)
+        offline = denoised(net, torch.from_numpy(noisy.astype(np.float32))[None, None])[0, 0]
+    assert out.dtype == np.int16
+    assert np.array_equal(out, offline.numpy())

@@ -51,13 +51,12 @@ CALIBRATION_BATCHES = 24
 def denoised(net: StreamNet, x: Tensor) -> Tensor:
     """Offline estimate of [B, C, T], aligned: sample t is that of the input's sample t.
 
-    The net sees the input from its first sample on, with the state of silence before.
+    Before the first sample there is silence; after the last one, the last one.
     """
     delay, hop = net.spec.delay, net.spec.hop
     length = x.shape[2]
-    center = net.center.expand(len(x), -1, -1)
     pad = delay + (-(length + delay)) % hop
-    long = torch.cat([x, center.expand(-1, x.shape[1], pad)], 2)
+    long = torch.cat([x, x[:, :, -1:].expand(-1, -1, pad)], 2)
     out: Tensor = net(long, net.initial_state(len(x)))[0]
     return out[:, :, delay : delay + length]
 
