@@ -137,6 +137,26 @@ def test_dense_head_and_flatten() -> None:
         )
 
 
+def test_channels_may_have_their_own_scales_at_both_ends() -> None:
+    """In batches of matrix products, where the channels are the innermost loop."""
+    rng = np.random.default_rng(9)
+    g = GraphMaker(rng, [300])
+    g.node("Sub", g.x, g.constant(rng.integers(-90, 90, (1, 300)).astype(np.float32)))
+    g.node("Mul", g.x, g.constant(np.exp2(rng.integers(-3, 2, (1, 300))).astype(np.float32)))
+    g.node("Round", g.x)
+    g.clip(-255, 255)
+    g.layer(40, (), transB=1)
+    g.node("Mul", g.x, g.constant(np.exp2(rng.integers(-3, 4, (1, 40))).astype(np.float32)))
+    g.node("Add", g.x, g.constant(rng.integers(-9, 9, (1, 40)).astype(np.float32)))
+    graph = g.model(2)
+    session = open_session(graph, name="g.onnx")
+    for clone in clones():
+        for n in (1, 3, 70):
+            x = _signal(rng, (n, 300))
+            net = open_native(graph, exact=True, clone=clone)
+            np.testing.assert_array_equal(net.run(x), session.run(x))
+
+
 def test_space_to_depth_slice_and_transpose() -> None:
     rng = np.random.default_rng(6)
     g = GraphMaker(rng, [3, None, None])

@@ -578,11 +578,11 @@ const char *eae_program_check(
 #define CHUNK 256
 
 /* Which of three loops is best the innermost: the one whose float side is contiguous. */
-static int inner_loop(const int32_t *n, const int32_t *stride, int fixed)
+static int inner_loop(const int32_t *n, const int32_t *stride)
 {
     int i, best = 2;
     int32_t most = 0;
-    for (i = 2; i >= fixed; i--) {
+    for (i = 2; i >= 0; i--) {
         if ((stride[i] == 1 || n[i] == 1) && n[i] > most) {
             most = n[i];
             best = i;
@@ -600,13 +600,13 @@ static int run_input(
     const int per_channel = w[IN_PER_CHANNEL] != 0;
     const float *sub = (const float *)(p->constants + w[IN_AFFINE]);
     const float *mul = sub + (per_channel ? w[IN_N] : 1);
-    const float lo = as_float(w[IN_LO]), hi = as_float(w[IN_HI]);
+    const float lo = as_float(w[IN_LO]), hi = as_float(w[IN_HI]), none = 0, one = 1;
     int axis, first, second, bad = 0;
     int32_t i, j, at;
     memcpy(n, w + IN_N, sizeof n);
     if (p->rows > 0)
         n[1] = rows;
-    axis = inner_loop(n, s, per_channel);
+    axis = inner_loop(n, s);
     first = axis == 0 ? 1 : 0;
     second = axis == 2 ? 1 : 2;
     for (i = 0; i < n[first]; i++) {
@@ -620,7 +620,15 @@ static int run_input(
                 float gathered[CHUNK];
                 int16_t whole[CHUNK];
                 int32_t q;
-                if (s[axis] != 1) {
+                const float *less = sub + channel, *times = mul + channel;
+                if (per_channel && axis == 0) {
+                    for (q = 0; q < left; q++)
+                        gathered[q] =
+                            (part[(ptrdiff_t)q * s[axis]] - sub[at + q]) * mul[at + q];
+                    part = gathered;
+                    less = &none;
+                    times = &one;
+                } else if (s[axis] != 1) {
                     for (q = 0; q < left; q++)
                         gathered[q] = part[(ptrdiff_t)q * s[axis]];
                     part = gathered;
@@ -628,7 +636,7 @@ static int run_input(
                 if (p->is_float) {
                     float *dst = (float *)arena + to + (ptrdiff_t)at * d[axis];
                     for (q = 0; q < left; q++) {
-                        float v = (part[q] - sub[channel]) * mul[channel];
+                        float v = (part[q] - *less) * *times;
                         v = v < lo ? lo : v;
                         dst[(ptrdiff_t)q * d[axis]] = v > hi ? hi : v;
                     }
@@ -636,7 +644,7 @@ static int run_input(
                     int16_t *dst = (int16_t *)arena + to + (ptrdiff_t)at * d[axis];
                     int16_t *into = d[axis] == 1 ? dst : whole;
                     bad |= k->input(
-                        part, into, (size_t)left, sub + channel, mul + channel, lo, hi);
+                        part, into, (size_t)left, less, times, lo, hi);
                     if (into == whole) {
                         for (q = 0; q < left; q++)
                             dst[(ptrdiff_t)q * d[axis]] = whole[q];
@@ -662,7 +670,7 @@ static void run_output(
     memcpy(n, w + OUT_N, sizeof n);
     if (p->rows > 0)
         n[1] = rows;
-    axis = inner_loop(n, d, per_channel);
+    axis = inner_loop(n, d);
     first = axis == 0 ? 1 : 0;
     second = axis == 2 ? 1 : 2;
     for (i = 0; i < n[first]; i++) {
@@ -671,22 +679,31 @@ static void run_output(
                 w[OUT_SRC] + (ptrdiff_t)i * s[first] + (ptrdiff_t)j * s[second];
             float *to = out + w[OUT_DST] + (ptrdiff_t)i * d[first] + (ptrdiff_t)j * d[second];
             const int32_t channel = per_channel && first == 0 ? i : 0;
-            const float a = scale[channel], b = offset[channel];
+            const float *a = scale + channel, *b = offset + channel;
+            const ptrdiff_t each = per_channel && axis == 0; /* its own scale for each number? */
             if (p->is_float) {
                 const float *src = (const float *)arena + from;
                 for (q = 0; q < n[axis]; q++)
-                    to[(ptrdiff_t)q * d[axis]] = src[(ptrdiff_t)q * s[axis]] * a + b;
+                    to[(ptrdiff_t)q * d[axis]] =
+                        src[(ptrdiff_t)q * s[axis]] * a[q * each] + b[q * each];
             } else if (w[OUT_WIDE]) {
                 const int32_t *src = (const int32_t *)arena + from;
-                for (q = 0; q < n[axis]; q++)
-                    to[(ptrdiff_t)q * d[axis]] = (float)src[(ptrdiff_t)q * s[axis]] * a + b;
-            } else {
-                const int16_t *src = (const int16_t *)arena + from;
-                if (s[axis] == 1 && d[axis] == 1) {
-                    k->output(src, to, (size_t)n[axis], a, b);
+                if (each && s[axis] == 1 && d[axis] == 1) {
+                    for (q = 0; q < n[axis]; q++)
+                        to[q] = (float)src[q] * a[q] + b[q];
                 } else {
                     for (q = 0; q < n[axis]; q++)
-                        to[(ptrdiff_t)q * d[axis]] = (float)src[(ptrdiff_t)q * s[axis]] * a + b;
+                        to[(ptrdiff_t)q * d[axis]] =
+                            (float)src[(ptrdiff_t)q * s[axis]] * a[q * each] + b[q * each];
+                }
+            } else {
+                const int16_t *src = (const int16_t *)arena + from;
+                if (!each && s[axis] == 1 && d[axis] == 1) {
+                    k->output(src, to, (size_t)n[axis], *a, *b);
+                } else {
+                    for (q = 0; q < n[axis]; q++)
+                        to[(ptrdiff_t)q * d[axis]] =
+                            (float)src[(ptrdiff_t)q * s[axis]] * a[q * each] + b[q * each];
                 }
             }
         }
