@@ -28,6 +28,7 @@ from edgeae.train.speech import (
     Mixing,
     SpeechMixer,
     folder_of,
+    hash_of,
     read_noises,
     read_speech,
     said,
@@ -275,8 +276,11 @@ def load_speech_data(run: RunFolder) -> SpeechData:
         ConfigError: a folder is missing or empty, or the recipe mixes other noise.
     """
     recipe, table = run.recipe(), _table(run)
-    noise = _noise_folder(table)
-    train, validation = read_speech(folder_of(recipe.data.source))
+    noise, speech = _noise_folder(table), folder_of(recipe.data.source)
+    if not (run.path / "setup.json").exists():
+        hashes = {folder.name: hash_of(folder) for folder in (speech, noise)}
+        run.write_json("setup.json", {"hashes": hashes})
+    train, validation = read_speech(speech)
     white = sum(part.power for part in table.noise if part.kind == "white")
     recorded = sum(part.power for part in table.noise if part.kind == "recorded")
     mixing = Mixing(snr_db=table.snr_db, synthetic=white / (white + recorded))

@@ -8,6 +8,7 @@ Each crop is then coloured, band-limited and put in a room at random.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ __all__ = [
     "SpeechMixer",
     "audio_files",
     "folder_of",
+    "hash_of",
     "read_audio",
     "read_noises",
     "read_speech",
@@ -319,6 +321,15 @@ def audio_files(folder: Path) -> list[Path]:
     if not files:
         raise ConfigError(f"{folder} holds no recording ({', '.join(_SUFFIXES)})")
     return files
+
+
+def hash_of(folder: Path) -> str:
+    """SHA-256 over the names and contents of a folder's recordings."""
+    digest = hashlib.sha256()
+    for path in audio_files(folder):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def read_speech(folder: Path) -> tuple[list[Floats], list[Floats]]:
