@@ -1,5 +1,9 @@
-"""Test mixtures of speech and their scores: other voices, unseen noise files.
+"""Speech denoisers on other voices and unseen noise files, ours beside RNNoise.
 
+    python bench/denoise/speech.py export/models/denoise-speech
+    python bench/denoise/speech.py export/models/denoise-speech --run RUN     the float net too
+
+Writes bench/results/denoise_speech.csv: SI-SDR, wideband PESQ and STOI, means over the mixtures.
 Speech: sentences of spoken digits by the six speakers of the Free Spoken Digit Dataset (only the
 recordings of its test split), 8 kHz brought to 16 kHz; and, where espeak-ng is installed, sentences
 in six of its voices. Noise: the files of ESC-10's fold 4, which training never sees. Both are
@@ -8,22 +12,29 @@ seeded, so everyone gets the same mixtures.
 
 from __future__ import annotations
 
+import argparse
+import csv
 import shutil
 import subprocess
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+import edgeae
 from edgeae.train.download import data_folder
 from edgeae.train.speech import RATE_HZ, read_audio, read_noises, resampled
 from edgeae.train.speech_test import SpeechMixture, digit_sentences, mixtures, si_sdr_db
 
 Floats = NDArray[np.float32]
+Denoise = Callable[[Floats], Floats]
 
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+FIELDS = ("data", "snr_db", "method", "metric", "value", "unit", "n")
+UNITS = {"si_sdr": "dB", "pesq": "MOS", "stoi": "percent"}
 SNRS_DB = (0.0, 5.0, 10.0)
 ESPEAK = ("en-us+m1", "en-us+m3", "en-us+f2", "en-gb+f4", "en-gb-scotland+m7", "en-gb-x-rp+f1")
 SENTENCES = (
@@ -82,12 +93,9 @@ def rnnoise(noisy: Floats) -> Floats:
     high = resampled(noisy, RATE_HZ, 48_000)
     frame = 480
     padded = np.concatenate([high, np.zeros(-len(high) % frame + 2 * frame, np.float32)])
-    denoiser = RNNoise(sample_rate=48_000)
     pcm = np.round(padded * 32767).clip(-32768, 32767).astype(np.int16)[None]
-    parts: Iterator[NDArray[np.int16]] = (out for _, out in denoiser.denoise_chunk(pcm))
-    out = np.concatenate([np.asarray(p).reshape(-1) for p in parts]).astype(np.float32) / 32767
-    low = resampled(out, 48_000)
-    return aligned(noisy, low)
+    parts = [np.ravel(out) for _, out in RNNoise(sample_rate=48_000).denoise_chunk(pcm)]
+    return aligned(noisy, resampled(np.concatenate(parts).astype(np.float32) / 32767, 48_000))
 
 
 def aligned(noisy: Floats, found: Floats, most: int = 800) -> Floats:
@@ -100,3 +108,54 @@ def aligned(noisy: Floats, found: Floats, most: int = 800) -> Floats:
     )
     lag = int(np.argmax(cross[: most + 1]))
     return room[lag : lag + n].astype(np.float32)
+
+
+def float_net(run: str) -> Denoise:
+    """The net of a training run before it was quantized."""
+    from edgeae.train.denoise_speech import denoised_speech, load_speech_denoiser
+    from edgeae.train.run import RunFolder
+
+    net = load_speech_denoiser(RunFolder(run), quantized=False)
+    return lambda x: denoised_speech(net, x).astype(np.float32)
+
+
+def measured(data: str, mixed_speech: list[SpeechMixture], method: str, do: Denoise) -> list[list]:
+    """Rows of the table for one method: means at each ratio."""
+    found: dict[float, list[dict[str, float]]] = {}
+    for m in mixed_speech:
+        found.setdefault(m.snr_db, []).append(scores(m.clean, do(m.noisy)))
+    rows = []
+    for snr_db, values in found.items():
+        for metric, unit in UNITS.items():
+            mean = float(np.mean([v[metric] for v in values]))
+            rows.append([data, f"{snr_db:g}", method, metric, f"{mean:.4f}", unit, len(values)])
+        print(data, *rows[-1][1:3], *(row[4] for row in rows[-len(UNITS) :]), flush=True)
+    return rows
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle")
+    parser.add_argument("--run", help="a training run, for its float net")
+    parser.add_argument("--sentences", type=int, default=8, help="of each speaker of digits")
+    options = parser.parse_args()
+    bundle = edgeae.load(options.bundle)
+    methods: dict[str, Denoise] = {
+        "noisy": lambda x: x,
+        "RNNoise": rnnoise,
+        "edgeae": lambda x: edgeae.denoise(bundle, x, rate_hz=RATE_HZ),
+    }
+    if options.run:
+        methods["edgeae, float"] = float_net(options.run)
+    rows = []
+    for data, sentences in (("fsdd", digits(options.sentences)), ("espeak", spoken_sentences())):
+        together = mixed(sentences) if sentences else []
+        for method, do in methods.items():
+            rows += measured(data, together, method, do)
+    with (RESULTS / "denoise_speech.csv").open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([FIELDS, *rows])
+
+
+if __name__ == "__main__":
+    main()
