@@ -215,7 +215,7 @@ def _repaced(x: Tensor, length: int, pace: float, generator: torch.Generator) ->
     return x.gather(2, index) * (1 - rest) + x.gather(2, index + 1) * rest
 
 
-LEAD_TAPS = 33
+LEAD_TAPS, SLOW_TAPS = 33, 145
 
 
 def _other_leads(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
@@ -230,6 +230,9 @@ def _other_leads(x: Tensor, strength: float, generator: torch.Generator) -> Tens
     taps[:, :, LEAD_TAPS // 2] += 1
     flat = x.reshape(1, n * channels, length)
     out = F.conv1d(flat, taps, padding=LEAD_TAPS // 2, groups=n * channels).view_as(x)
+    slow = torch.hann_window(SLOW_TAPS).view(1, 1, -1) / (SLOW_TAPS / 2)
+    more = F.conv1d(x.reshape(n * channels, 1, length), slow, padding=SLOW_TAPS // 2).view_as(x)
+    out = out + more * strength * torch.randn(n, channels, 1, generator=generator)
     return out * (x.std(2, keepdim=True) / out.std(2, keepdim=True).clamp_min(1e-3))
 
 
