@@ -17,7 +17,6 @@ import edgeae
 from edgeae.bitstream import classical_kernel
 from edgeae.bitstream.classical import encode_classical, encode_classical_within
 from edgeae.bitstream.classical_kernel import measure, reflection
-from edgeae.bitstream.classical_measure import HOPELESS
 from edgeae.bitstream.classical_params import ChannelParams, Raster
 from edgeae.bitstream.classical_reflection import reflection_of
 from edgeae.bitstream.reader import FrameReader
@@ -97,8 +96,9 @@ def test_who_falls_behind_gives_up() -> None:
     choices = [ChannelParams(base=b, center=int(x[0])) for b in (3, 2, 3)]
     found = measure(x, None, 1, Raster(), choices)
     assert found[0] == found[2] < 400 * 16 * 8
-    assert found[1] == HOPELESS
-    assert measure(x, None, 1, Raster(), choices[1:2])[0] < HOPELESS
+    (alone,) = measure(x, None, 1, Raster(), choices[1:2])
+    assert found[1] != alone  # told from where it gave up
+    assert found[0] < 0.8 * alone < found[1] < 1.2 * alone
 
 
 @needs_c

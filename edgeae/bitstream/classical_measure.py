@@ -1,7 +1,8 @@
 """What a choice of parameters would cost, without coding: the twin of the one in C.
 
 The sizes of the residuals tell, eight at a time: the entropy of two-sided geometric numbers of
-their mean size. Choices are walked through side by side, and those that fall behind give up.
+their mean size. Choices are walked through side by side, and those that fall behind give up: what
+they would cost is then told from how far.
 """
 
 from __future__ import annotations
@@ -12,10 +13,7 @@ from itertools import groupby
 from edgeae.bitstream.classical_loop import Walk
 from edgeae.bitstream.classical_params import PLANAR, ChannelParams, Raster
 
-__all__ = ["HOPELESS", "measure_channel"]
-
-HOPELESS = 1 << 60
-"""The cost of a choice that gave up."""
+__all__ = ["measure_channel"]
 
 _BLOCK = 8
 _LAP = 128
@@ -48,7 +46,8 @@ class _Lane:
     """One choice on its way.
 
     Attributes:
-        cost: of all whole blocks so far, `HOPELESS` when it gave up.
+        cost: of all whole blocks so far.
+        behind: once it gave up, by how much it would lose.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class _Lane:
         near = reference if params.reference >= 0 else None
         self._walk = Walk(near, params, delta, raster)
         self._size = 1 << (13 + params.start)
-        self._total = self.cost = 0
+        self._total = self.cost = self.behind = 0
 
     def run(self, samples: Sequence[int]) -> None:
         """Go on with these samples."""
@@ -112,14 +111,20 @@ def _kind(choice: tuple[int, ChannelParams]) -> tuple[bool, int]:
 
 def _race(lanes: Sequence[_Lane], samples: list[int]) -> None:
     running = list(lanes)
-    for begin in range(0, len(samples), _LAP):
-        if begin:
+    n_laps = -(-len(samples) // _LAP)
+    for lap in range(n_laps):
+        if lap:
             best = min(lane.cost for lane in running)
-            best += (best >> _LAP_SHARE) + _LAP_SLACK
+            most = best + (best >> _LAP_SHARE) + _LAP_SLACK
             for lane in running:
-                lane.cost = lane.cost if lane.cost <= best else HOPELESS
-            running = [lane for lane in running if lane.cost < HOPELESS]
+                if lane.cost > most:
+                    lane.behind = (lane.cost - best) // lap * n_laps
+            running = [lane for lane in running if not lane.behind]
         for lane in running:
-            lane.run(samples[begin : begin + _LAP])
+            lane.run(samples[lap * _LAP : (lap + 1) * _LAP])
     for lane in running:
         lane.end_block()
+    best = min(lane.cost for lane in running)
+    for lane in lanes:
+        if lane.behind:
+            lane.cost = best + lane.behind

@@ -29,6 +29,7 @@ _PARTNERS = (0, 3, 12)
 _FILTERS = (6, 11)
 _N_ROUNDS = 3
 _N_FINALISTS = 2
+_CLOSE = 4  # within a sixteenth
 _STRETCH = 2048
 _N_STRETCHES = 4
 _SHORT = 64
@@ -98,10 +99,10 @@ def choose_params(
         likely = _likely_reference(x, references)
         if likely is not None:
             search.climb(ChannelParams(base=0, reference=likely[0], gain=likely[1]))
-        best = search.finalists(1)[0]
+        best = search.ranked()[0]
         if references and best.reference < 0 and best.filter:
             search.ask([best._replace(reference=len(references) - 1)])
-    return [search.tuned(params) for params in search.finalists(_N_FINALISTS)]
+    return [search.tuned(params) for params in search.finalists()]
 
 
 class _Search:
@@ -118,13 +119,24 @@ class _Search:
         self.parts = _stretches(len(x), raster)
         self.costs: dict[ChannelParams, int] = {}
 
-    def finalists(self, n: int) -> list[ChannelParams]:
-        """The cheapest choices, the best first; only one where parts of a frame tell which."""
-        best = sorted(self.costs, key=self.costs.__getitem__)[:n]
-        if n > 1 and self.parts[-1] != slice(0, len(self.x)):
-            totals = [sum(self._measured([params], exactly=True)) for params in best]
-            return [best[totals.index(min(totals))]]
-        return best
+    def ranked(self) -> list[ChannelParams]:
+        """All choices, the cheapest first."""
+        return sorted(self.costs, key=self.costs.__getitem__)
+
+    def finalists(self) -> list[ChannelParams]:
+        """The choices worth coding: a few, or of a long frame the best."""
+        ranked = self.ranked()
+        if self.parts[-1] == slice(0, len(self.x)):
+            return ranked[:_N_FINALISTS]
+        # Parts do not tell how a filter fares in the long run.
+        best = ranked[0]
+        other = next((p for p in ranked if (p.filter > 0) != (best.filter > 0)), best)
+        close = self.costs[other] - self.costs[best] < self.costs[best] >> _CLOSE
+        if other == best or not close:
+            return [best]
+        whole = [slice(0, len(self.x))]
+        costs = [self._measured([params], whole)[0] for params in (best, other)]
+        return [best if costs[0] <= costs[1] else other]
 
     def tuned(self, params: ChannelParams) -> ChannelParams:
         """The same choice with the first guess of the residual's size that its beginning likes."""

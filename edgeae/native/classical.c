@@ -815,6 +815,7 @@ EAE_INLINE int64_t cost_of(uint64_t sum)
 typedef struct {
     predictor p;
     int64_t center, last, size, cost;
+    int64_t behind; /* once it gave up: by how much it would lose */
     uint64_t sum;
     int32_t gain;
 } lane;
@@ -824,7 +825,6 @@ typedef struct {
 #define LAP 128
 #define LAP_SHARE 4
 #define LAP_SLACK 1024
-#define HOPELESS ((int64_t)1 << 60)
 
 EAE_INLINE void lane_step(
     lane *v, const channel *s, size_t t, int64_t half, int shift, const int filtered)
@@ -858,16 +858,17 @@ EAE_INLINE void lane_step(
 }
 
 /* Sends home the lanes that fell behind; returns how many go on, the first ones of `running`. */
-static size_t next_lap(lane **running, size_t n)
+static size_t next_lap(lane **running, size_t n, size_t t, size_t steps)
 {
-    int64_t best = HOPELESS;
+    int64_t best = running[0]->cost, most;
     size_t i, left = 0;
-    for (i = 0; i < n; i++)
+    for (i = 1; i < n; i++)
         best = running[i]->cost < best ? running[i]->cost : best;
-    best += (best >> LAP_SHARE) + LAP_SLACK;
+    most = best + (best >> LAP_SHARE) + LAP_SLACK;
     for (i = 0; i < n; i++) {
-        if (running[i]->cost > best)
-            running[i]->cost = HOPELESS;
+        if (running[i]->cost > most)
+            running[i]->behind = (running[i]->cost - best) / (int64_t)(t / LAP) *
+                (int64_t)((steps + LAP - 1) / LAP);
         else
             running[left++] = running[i];
     }
@@ -882,7 +883,7 @@ static size_t next_lap(lane **running, size_t n)
         for (t = 0; t < s->steps; t++) { \
             int begin = t > 13 ? 4 : bit_length(t + 2) - 1; \
             if (t > 0 && t % LAP == 0) \
-                n = next_lap(running, n); \
+                n = next_lap(running, n, t, s->steps); \
             for (i = 0; i < n; i++) \
                 lane_step(running[i], s, t, half, begin, filtered); \
         } \
@@ -1176,6 +1177,7 @@ void eae_classical_measure(
     size_t done = 0;
     while (done < n) {
         const int filtered = params[done].filter != 0;
+        int64_t best = INT64_MAX;
         size_t count = 0, i;
         if (params[done].base == PLANAR) {
             cost[done] = measure_planar(&s, params + done);
@@ -1188,8 +1190,13 @@ void eae_classical_measure(
             count++;
         }
         measure(&s, v, count, filtered);
+        for (i = 0; i < count; i++) {
+            v[i].cost += cost_of(v[i].sum);
+            if (!v[i].behind && v[i].cost < best)
+                best = v[i].cost;
+        }
         for (i = 0; i < count; i++)
-            cost[done + i] = v[i].cost < HOPELESS ? v[i].cost + cost_of(v[i].sum) : HOPELESS;
+            cost[done + i] = v[i].behind ? best + v[i].behind : v[i].cost;
         done += count;
     }
 }
