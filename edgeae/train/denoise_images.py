@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -51,6 +52,7 @@ MOST_SALT = 0.1  # share of pixels
 HIDDEN_SHARE = 0.08  # of a blind-spot crop
 VALIDATED = 16  # images
 CALIBRATION_BATCHES = 24
+MOST_HASHES = 16
 
 Denoise = Callable[[NDArray[np.float32], float], NDArray[Any]]
 """An image [H, W] or [H, W, C] and the standard deviation of its noise, to its estimate."""
@@ -230,11 +232,19 @@ def _read(run: RunFolder, recipe: Recipe) -> tuple[Tensor, Tensor]:
         "channels": data.channels,
         "dtype": "uint8",
         "unit": "grey level",
-        "hashes": data.sha256,
+        "hashes": _joined(data),
     }
     if not (run.path / "setup.json").exists():
         run.write_json("setup.json", setup)
     return parts[0], parts[1]
+
+
+def _joined(data: Dataset) -> dict[str, str]:
+    """The files' hashes; those of many images as one."""
+    if len(data.sha256) <= MOST_HASHES:
+        return data.sha256
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(data.sha256.items()))
+    return {data.name: hashlib.sha256(lines.encode()).hexdigest()}
 
 
 def train_image_denoiser(run: RunFolder, *, progress: Progress) -> None:
