@@ -19,7 +19,7 @@ from edgeae.errors import ModelError
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.denoise_spec import DenoiseSpec
 from edgeae.runtime.engines import check_engine
-from edgeae.runtime.native_graph import BoundNativeGraph, NativeGraph
+from edgeae.runtime.native_graph import BoundNativeGraph, NativeGraph, native_graph
 from edgeae.runtime.session import BoundGraph, GraphValue, OpenGraph, open_graph
 from edgeae.runtime.views import UnsupportedGraphError
 
@@ -251,7 +251,7 @@ def open_stream_net(
         try:
             if threads != 1:
                 raise UnsupportedGraphError(f"{name}: the native engine runs on one thread")
-            found = NativeGraph(graph, name=name)
+            found = native_graph(graph, name)
             _check_stream(found, spec)
             ends, opened = found, _NativeStream(found, streams, spec)
             opened.bind(step)
@@ -375,7 +375,7 @@ def open_image_net(
         try:
             if threads != 1:
                 raise UnsupportedGraphError(f"{name}: the native engine runs on one thread")
-            found = NativeGraph(graph, name=name)
+            found = native_graph(graph, name)
             _check_names(found, inputs, [DENOISED])
             channels = found.inputs[0].shape[1] or 1
             found.bind(1, [(channels, 16, 16), (1, 8, 8)][: len(inputs)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -18,7 +20,9 @@ from edgeae.runtime.program import Compiler
 from edgeae.runtime.session import GraphValue
 from edgeae.runtime.views import UnsupportedGraphError
 
-__all__ = ["BoundNativeGraph", "NativeGraph"]
+__all__ = ["BoundNativeGraph", "NativeGraph", "native_graph"]
+
+_KEPT_LAYOUTS = 32
 
 
 class BoundNativeGraph:
@@ -91,6 +95,7 @@ class NativeGraph:
         self.metadata = dict(parsed.metadata)
         self._clone = 0 if clone is None else names.index(clone)
         self._packed: dict[Any, Any] = {}
+        self._laid: OrderedDict[tuple[tuple[int, ...], ...], tuple[Any, Any]] = OrderedDict()
 
     def bind(self, n: int, shapes: Sequence[Sequence[int]]) -> BoundNativeGraph:
         """Lay the graph out.
@@ -102,8 +107,7 @@ class NativeGraph:
         Raises:
             UnsupportedGraphError: the engine cannot run the graph on these shapes.
         """
-        program = self._compiler.compile(*shapes)
-        layout = lay_out(program, cache=self._packed)
+        program, layout = self._layout(tuple(map(tuple, shapes)))
         try:
             handle = self.core.net_open(layout.words, layout.constants, self._clone)
         except ValueError as error:
@@ -111,6 +115,30 @@ class NativeGraph:
                 f"{self.name}: the native engine refuses its plan: {error}"
             ) from error
         return BoundNativeGraph(self, handle, program, n, layout.arena_bytes)
+
+    def _layout(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, Any]:
+        """Program and layout for some shapes; the last ones are kept."""
+        if shapes not in self._laid:
+            program = self._compiler.compile(*shapes)
+            self._laid[shapes] = program, lay_out(program, cache=self._packed)
+            while len(self._laid) > _KEPT_LAYOUTS:
+                self._laid.popitem(last=False)
+        self._laid.move_to_end(shapes)
+        return self._laid[shapes]
+
+
+def native_graph(graph: bytes, name: str) -> NativeGraph:
+    """A graph on the best kernels; the same one for the same bytes, so that it is laid out once.
+
+    Raises:
+        UnsupportedGraphError: as of [NativeGraph][].
+    """
+    return _kept(graph, name) if native.core is not None else NativeGraph(graph, name=name)
+
+
+@lru_cache(maxsize=8)
+def _kept(graph: bytes, name: str) -> NativeGraph:
+    return NativeGraph(graph, name=name)
 
 
 def _places(shapes: Sequence[Sequence[int]]) -> NDArray[np.int64]:

@@ -108,6 +108,8 @@ class StreamEncoder:
         )
         self._choice = grid if isinstance(grid, GridChoice) else None
         self._bundle = bundle
+        if bundle is not None:
+            _ = bundle.codec  # raises where the bundle is for another task
         self._file = file
         self._dtype = None if dtype is None else sample_type(np.dtype(dtype))
         self._layout = None if channels is None else (channels, image_size)
