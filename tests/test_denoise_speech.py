@@ -185,7 +185,7 @@ def test_a_recipe_is_trained_and_quantized(folders, tmp_path):
     run.create(recipe_of(folders))
     train_speech_denoiser(run, progress=lambda *_: None)
     report = quantize_speech_denoiser(run, progress=lambda *_: None)
-    assert set(report) == {"float", "rounded_only", "dyadic"}
+    assert set(report) == {"float", "rounded_only", "dyadic", "change_percent"}
     net = load_speech_denoiser(run)
     assert net.last.quantized
     features = torch.randint(-99, 99, (1, FRONT.n_bands, 9)).float()

@@ -161,7 +161,7 @@ def spectral_loss(of: Bands, mask: Tensor, n_bins: int) -> tuple[Tensor, dict[st
     phased = (square - 2 * (small * of.phased_small).sum()) / total
     error = (mask * mask * of.noisy - 2 * mask * of.cross + of.clean).sum((1, 2))
     ratio = torch.log10(of.clean.sum((1, 2)) / (error + SMALL) + SMALL).mean()
-    loss = 70 * magnitude + 30 * phased - 1.5 * ratio
+    loss = 70 * magnitude + 30 * phased - 2.5 * ratio
     return loss, {"snr_db": 10 * float(ratio.detach()), "magnitude": float(magnitude.detach())}
 
 
@@ -352,8 +352,14 @@ def quantize_speech_denoiser(run: RunFolder, *, progress: Progress) -> dict[str,
     net.eval()
     with torch.no_grad():
         after = phase.validate()
+    names = [name for name in before if name != "objective"]
     found = {"float": before, "rounded_only": rounded, "dyadic": after}
-    return {name: {k: round(v, 4) for k, v in values.items()} for name, values in found.items()}
+    return {
+        **{kind: {k: round(values[k], 4) for k in names} for kind, values in found.items()},
+        "change_percent": {
+            k: round(100 * (after[k] / before[k] - 1), 3) for k in names if before[k]
+        },
+    }
 
 
 def load_speech_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet:
