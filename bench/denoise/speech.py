@@ -3,7 +3,7 @@
     python bench/denoise/speech.py export/models/denoise-speech
     python bench/denoise/speech.py export/models/denoise-speech --run RUN     the float net too
 
-Writes bench/results/denoise_speech.csv: SI-SDR, wideband PESQ and STOI, means over the mixtures.
+Prints means over the mixtures: SI-SDR in dB, wideband PESQ, STOI in percent.
 Speech: sentences of spoken digits by the six speakers of the Free Spoken Digit Dataset (only the
 recordings of its test split), 8 kHz brought to 16 kHz; and, where espeak-ng is installed, sentences
 in six of its voices. Noise: the files of ESC-10's fold 4, which training never sees. Both are
@@ -13,7 +13,6 @@ seeded, so everyone gets the same mixtures.
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import subprocess
 import tempfile
@@ -32,8 +31,6 @@ from edgeae.train.speech_test import SpeechMixture, digit_sentences, mixtures, s
 Floats = NDArray[np.float32]
 Denoise = Callable[[Floats], Floats]
 
-RESULTS = Path(__file__).resolve().parents[1] / "results"
-FIELDS = ("data", "snr_db", "method", "metric", "value", "unit", "n")
 UNITS = {"si_sdr": "dB", "pesq": "MOS", "stoi": "percent"}
 SNRS_DB = (0.0, 5.0, 10.0)
 ESPEAK = ("en-us+m1", "en-us+m3", "en-us+f2", "en-gb+f4", "en-gb-scotland+m7", "en-gb-x-rp+f1")
@@ -119,22 +116,18 @@ def float_net(run: str) -> Denoise:
     return lambda x: denoised_speech(net, x).astype(np.float32)
 
 
-def measured(data: str, mixed_speech: list[SpeechMixture], method: str, do: Denoise) -> list[list]:
-    """Rows of the table for one method: means at each ratio."""
+def measured(data: str, mixed_speech: list[SpeechMixture], method: str, do: Denoise) -> None:
+    """Print a line for each ratio."""
     found: dict[float, list[dict[str, float]]] = {}
     for m in mixed_speech:
         found.setdefault(m.snr_db, []).append(scores(m.clean, do(m.noisy)))
-    rows = []
     for snr_db, values in found.items():
-        for metric, unit in UNITS.items():
-            mean = float(np.mean([v[metric] for v in values]))
-            rows.append([data, f"{snr_db:g}", method, metric, f"{mean:.4f}", unit, len(values)])
-        print(data, *rows[-1][1:3], *(row[4] for row in rows[-len(UNITS) :]), flush=True)
-    return rows
+        means = [f"{metric} {np.mean([v[metric] for v in values]):.3f}" for metric in UNITS]
+        print(f"{data} {snr_db:g} dB, {method}:", *means, flush=True)
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle")
     parser.add_argument("--run", help="a training run, for its float net")
@@ -148,13 +141,10 @@ def main() -> None:
     }
     if options.run:
         methods["edgeae, float"] = float_net(options.run)
-    rows = []
     for data, sentences in (("fsdd", digits(options.sentences)), ("espeak", spoken_sentences())):
         together = mixed(sentences) if sentences else []
         for method, do in methods.items():
-            rows += measured(data, together, method, do)
-    with (RESULTS / "denoise_speech.csv").open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([FIELDS, *rows])
+            measured(data, together, method, do)
 
 
 if __name__ == "__main__":
