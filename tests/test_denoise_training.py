@@ -151,6 +151,7 @@ def test_slow_content_is_no_part_of_the_truth(tmp_path):
         ("hop = 32", "smaller than denoise.hop"),
         ("crop = 100\nsettle = 100", "settle must be smaller"),
         ("bits = 20", "expected 6 to 12"),
+        ("offset = 1.0", "highpass_hz too"),
         ("dilations = [0]", "expected 1"),
         ('[[denoise.noise]]\nkind = "purple"', "expected one of"),
     ],

@@ -46,6 +46,7 @@ __all__ = [
 FLOOR = 1e-3  # errors below -30 dB are not worth chasing
 SQUARED = 0.05  # weight of the plain error beside its logarithm
 CALIBRATION_BATCHES = 24
+TRUNK_CUTS = (0, 1, 2, 3)  # bits by which the trunk's rare peaks may be cut for a finer grid
 
 
 def denoised(net: StreamNet, x: Tensor) -> Tensor:
@@ -152,8 +153,26 @@ def quantize_stream(phase: StreamPhase) -> None:
         for _ in range(CALIBRATION_BATCHES):
             x, _, _ = phase.data.crops(phase.recipe, phase.bank, generator)
             phase.estimate(x[:, :, : x.shape[2] // phase.module.spec.hop * phase.module.spec.hop])
-    phase.module.connect()
-    set_quantized(phase.module, True)
+    _choose_trunk_grid(phase)
+
+
+def _choose_trunk_grid(phase: StreamPhase) -> None:
+    """Fix the grids; the trunk's so that it holds the largest sum, or cuts it if that is better."""
+    net = phase.module
+    peaks = [(p, p.clone()) for p in (net.trunk.seen_peak, net.trunk.first.seen_peak)]
+    found = []
+    for cut in TRUNK_CUTS:
+        for peak, seen in peaks:
+            peak.copy_(seen * 2.0**-cut)
+        set_quantized(net, False)
+        net.connect()
+        set_quantized(net, True)
+        with torch.no_grad():
+            found.append((phase.validate()["objective"], cut))
+    best = min(found)[1]
+    for peak, seen in peaks:
+        peak.copy_(seen * 2.0**-best)
+    net.connect()
 
 
 def _table(run: RunFolder) -> DenoiseRecipe:

@@ -157,8 +157,11 @@ class DenoiseData:
         low, high = recipe.snr_db
         snr = low + (high - low) * torch.rand(len(x), 1, 1, generator=generator)
         size = x.std(2, keepdim=True).clamp_min(0.5) * 10 ** (-snr / 20)
-        noise = bank.draw(len(x), x.shape[2], generator)
-        return torch.round(x + size * noise), x, torch.ones_like(x)
+        noise = size * bank.draw(len(x), x.shape[2], generator)
+        if recipe.offset:
+            drawn = torch.rand(*x.shape[:2], 1, generator=generator) * 2 - 1
+            noise = noise + drawn * recipe.offset * self.train.spread.view(1, -1, 1)
+        return torch.round(x + noise), x, torch.ones_like(x)
 
 
 def two_takes(x: Tensor, generator: torch.Generator) -> Mixture:
@@ -301,6 +304,7 @@ def stream_spec(recipe: DenoiseRecipe, data: DenoiseData) -> StreamSpec:
     loudest = spread.copy()
     if recipe.target == "clean":
         loudest = spread * np.sqrt(1 + 10 ** (-recipe.snr_db[0] / 10)) * 2**recipe.gain
+        loudest += recipe.offset * data.train.spread[:takes].numpy() / 5
     peaks = np.array(
         [
             max(float(np.quantile(s[c].abs().numpy(), RARE)) for s in data.train.segments)
@@ -345,6 +349,8 @@ def mixtures(
         for snr in recipe.test_snr_db:
             rng = np.random.default_rng([seed, i, round(1000 * snr) & 0xFFFF])
             noisy = mix(clean.T.double().numpy(), recipe.noise, snr, rate_hz, rng)
+            spread = signal.spread.double().numpy()[: noisy.shape[1]]
+            noisy += rng.uniform(-1, 1, noisy.shape[1]) * recipe.offset * spread
             found.append(
                 HeldMixture(
                     name=names[i],

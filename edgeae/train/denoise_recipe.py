@@ -54,6 +54,8 @@ class DenoiseRecipe:
         learning_rate: peak learning rate, cosine to 2 %.
         gain: octaves of random gain of a crop; some are also turned upside down.
         pace: fraction by which the pace of a crop varies, either way.
+        offset: offsets of the input that the truth has not, in standard deviations of the data,
+            either way: a sensor's zero that differs from device to device.
         leads: strength of random short filters, which make other shapes of the same events.
         coarse: fraction of the float phase in bfloat16, where the processor is faster with it.
         muon: orthogonalised updates (a learning rate of about 0.03), instead of Adam's.
@@ -92,6 +94,7 @@ class DenoiseRecipe:
     learning_rate: float = 2e-3
     gain: float = 1.0
     pace: float = 0.0
+    offset: float = 0.0
     leads: float = 0.0
     coarse: float = 0.0
     muon: bool = False
@@ -111,6 +114,10 @@ class DenoiseRecipe:
         for name, (low, high) in (("snr_db", self.snr_db), ("sigma", self.sigma)):
             if low > high:
                 raise ConfigError(f"denoise.{name} is {[low, high]}: low, then high")
+        if self.offset and not self.highpass_hz:
+            raise ConfigError(
+                "denoise.offset takes away what the truth still has; set denoise.highpass_hz too"
+            )
         if self.first < self.hop:
             raise ConfigError("denoise.first must not be smaller than denoise.hop")
         if self.family != "image" and self.settle >= self.crop:
