@@ -141,6 +141,13 @@ def test_white_noise_has_no_grid(size, dtype):
         assert detect_grid(noise * dtype(1e4) + dtype(3)) is None or dtype is np.float32
 
 
+@pytest.mark.parametrize("n", [1, 40])
+@pytest.mark.parametrize("values", [[1.0], [1.0, -1.0], [1.0, 0.0]])
+def test_floats_next_to_infinity_are_no_float32_ones(values, n):
+    x = np.array(values * n) * np.finfo(np.float64).max
+    detect_grid(x)  # warns of no overflow
+
+
 def test_integers():
     assert detect_grid(counts() * 2) == Grid(2, 1)
     assert detect_grid(np.array([3, 4, 5], np.uint8)) == Grid(1, 1)

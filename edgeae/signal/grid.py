@@ -317,6 +317,8 @@ def _single_grid(x: NDArray[np.float64], plain: Grid | None) -> Grid | None:
     """The grid of float64 samples that were float32 ones, if it is coarser than the plain one."""
     with np.errstate(over="ignore"):
         narrow = x.astype(np.float32)
+    if not np.isfinite(narrow).all():  # float64's largest number is but an ulp from infinity
+        return plain
     beside = np.abs(ulps_beside(x, narrow.astype(np.float64)))
     if int(beside.max(initial=0)) > (NEAR_ULPS if plain is None else 0):
         return plain
