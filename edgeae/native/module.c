@@ -629,7 +629,7 @@ static PyObject *py_classical_decode(PyObject *self, PyObject *args)
 /* An open program with what it points to; `busy` while a run without the interpreter's lock uses
  * the arena. */
 typedef struct {
-    Py_buffer words, constants;
+    Py_buffer words, constants, given; /* given: the caller's arena, where there is one */
     eae_program program;
     char *memory, *arena;
     int clone, busy;
@@ -648,6 +648,8 @@ static void free_net(open_net *net)
         PyBuffer_Release(&net->words);
     if (net->constants.obj != NULL)
         PyBuffer_Release(&net->constants);
+    if (net->given.obj != NULL)
+        PyBuffer_Release(&net->given);
     PyMem_RawFree(net->memory);
     PyMem_RawFree(net);
 }
@@ -677,16 +679,35 @@ static PyObject *py_net_clones(PyObject *self, PyObject *unused)
     return found;
 }
 
-/* net_open(words i32[], constants aligned to 64, clone) -> a net */
+/* Memory for a net to work in: the caller's, aligned to 64, or its own. */
+static int find_arena(open_net *net, PyObject *given)
+{
+    if (given == NULL || given == Py_None) {
+        net->memory = aligned_memory(net->program.arena_size, &net->arena);
+        if (net->memory == NULL)
+            PyErr_NoMemory();
+        return net->memory != NULL;
+    }
+    if (PyObject_GetBuffer(given, &net->given, PyBUF_WRITABLE) != 0)
+        return 0;
+    net->arena = net->given.buf;
+    if ((uintptr_t)net->arena % 64 == 0 && (size_t)net->given.len >= net->program.arena_size)
+        return 1;
+    PyErr_SetString(PyExc_ValueError, "arena: too small, or not aligned to 64 bytes");
+    return 0;
+}
+
+/* net_open(words i32[], constants aligned to 64, clone, arena u8[] aligned to 64 or None) -> a net;
+ * an arena that was given keeps what a run leaves in it, and one thread at a time may use it */
 static PyObject *py_net_open(PyObject *self, PyObject *args)
 {
     open_net *net;
     const char *wrong = NULL;
-    PyObject *words, *constants, *capsule = NULL;
+    PyObject *words, *constants, *arena = NULL, *capsule = NULL;
     int clone;
     Py_ssize_t n;
     (void)self;
-    if (!PyArg_ParseTuple(args, "OOi", &words, &constants, &clone))
+    if (!PyArg_ParseTuple(args, "OOi|O", &words, &constants, &clone, &arena))
         return NULL;
     net = PyMem_RawCalloc(1, sizeof *net);
     if (net == NULL)
@@ -703,12 +724,8 @@ static PyObject *py_net_open(PyObject *self, PyObject *args)
                 (size_t)net->constants.len);
         if (wrong != NULL) {
             PyErr_Format(PyExc_ValueError, "words: %s", wrong);
-        } else {
-            net->memory = aligned_memory(net->program.arena_size, &net->arena);
-            if (net->memory == NULL)
-                PyErr_NoMemory();
-            else
-                capsule = PyCapsule_New(net, NET_NAME, close_net);
+        } else if (find_arena(net, arena)) {
+            capsule = PyCapsule_New(net, NET_NAME, close_net);
         }
     }
     if (capsule == NULL)

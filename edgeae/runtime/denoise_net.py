@@ -2,8 +2,8 @@
 
 A stream's net is run on pieces of whole hops. Buffers are bound once per length of a piece, and the
 state goes from one run to the next in place: onnxruntime reads one set of state buffers and writes
-the other, in turns; the native engine copies one row. Lengths that come once are made of powers of
-two, so that a caller who never asks for the same length twice binds few of them.
+the other, in turns; the native engine keeps it where it works. Lengths that come once are made of
+powers of two, so that a caller who never asks for the same length twice binds few of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from edgeae.errors import ModelError
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.denoise_spec import DenoiseSpec
 from edgeae.runtime.engines import check_engine
-from edgeae.runtime.native_graph import BoundNativeGraph, NativeGraph, native_graph
+from edgeae.runtime.native_graph import BoundNativeGraph, HeldPlan, NativeGraph, native_graph
+from edgeae.runtime.net_words import aligned
 from edgeae.runtime.session import BoundGraph, GraphValue, OpenGraph, open_graph
 from edgeae.runtime.views import UnsupportedGraphError
 
@@ -179,41 +180,47 @@ class _OrtStream:
 
 
 class _NativeStream:
-    """The C kernels: one row per stream, its state behind its samples."""
+    """The C kernels: each stream works in an arena of its own, at whose start its state lies."""
 
     engine = "native"
 
     def __init__(self, graph: NativeGraph, streams: int, spec: DenoiseSpec) -> None:
         self._graph, self._streams, self._spec = graph, streams, spec
-        size = sum(state.shape[0] * state.shape[1] for state in spec.state)
-        self._held = np.zeros((streams, size), np.float32)
+        first = self.bind(spec.hop)
+        self._places = first.places
+        self._arenas = [aligned(first.arena_bytes) for _ in range(streams)]
 
-    def bind(self, length: int) -> BoundNativeGraph:
+    def bind(self, length: int) -> HeldPlan:
         signal = (self._graph.inputs[0].shape[1] or 1, length)
-        return self._graph.bind(self._streams, [signal, *(s.shape for s in self._spec.state)])
+        return self._graph.held([signal, *(state.shape for state in self._spec.state)])
 
-    def run(self, bound: BoundNativeGraph, x: Floats) -> Floats:
-        first, last = bound.starts[1], bound.ends[1]
-        bound.source[:, :first] = x.reshape(self._streams, -1)
-        bound.source[:, first:] = self._held
-        bound.run()
-        self._held = bound.target[:, last:]
-        out: Floats = bound.target[:, :last].reshape(self._streams, *bound.output_shapes[0])
+    def run(self, bound: HeldPlan, x: Floats) -> Floats:
+        if bound.arena_bytes > self._arenas[0].size:
+            larger = [aligned(bound.arena_bytes) for _ in range(self._streams)]
+            for new, old in zip(larger, self._arenas, strict=True):
+                new[: old.size] = old
+            self._arenas = larger
+        out = np.empty((self._streams, *bound.output_shape), np.float32)
+        bound.run(self._arenas, np.ascontiguousarray(x, np.float32), out)
         return out
 
     def state(self) -> list[Floats]:
-        found, at = [], 0
-        for state in self._spec.state:
-            size = state.shape[0] * state.shape[1]
-            part = self._held[:, at : at + size]
-            found.append(part.reshape(self._streams, *state.shape))
-            at += size
-        return found
+        return [
+            np.stack([self._tensor(arena, i).T for arena in self._arenas]).astype(np.float32)
+            for i in range(len(self._spec.state))
+        ]
 
     def restore(self, state: Sequence[Floats]) -> None:
-        rows = [np.asarray(part, np.float32).reshape(self._streams, -1) for part in state]
-        if rows:
-            self._held = np.concatenate(rows, axis=1)
+        for i, given in enumerate(state):
+            for arena, values in zip(self._arenas, given, strict=True):
+                self._tensor(arena, i)[...] = values.T
+
+    def _tensor(self, arena: NDArray[np.uint8], number: int) -> NDArray[np.int16]:
+        """A state within an arena, [L, C]."""
+        channels, length = self._spec.state[number].shape
+        first = self._places[number]
+        part = arena[first : first + 2 * channels * length].view(np.int16)
+        return part.reshape(length, channels)
 
 
 def open_stream_net(
@@ -254,7 +261,6 @@ def open_stream_net(
             found = native_graph(graph, name)
             _check_stream(found, spec)
             ends, opened = found, _NativeStream(found, streams, spec)
-            opened.bind(step)
         except UnsupportedGraphError:
             opened = None
             if engine == "native":

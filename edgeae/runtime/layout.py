@@ -60,11 +60,13 @@ class NetLayout:
         words: int32, the program.
         constants: uint8, aligned to 64 bytes.
         arena_bytes: memory that a run works in.
+        held: per held input, where in the arena its numbers lie from run to run, in bytes.
     """
 
     words: npt.NDArray[np.int32]
     constants: npt.NDArray[np.uint8]
     arena_bytes: int
+    held: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +85,7 @@ class _Reading:
 
 
 def lay_out(
-    program: NetProgram, *, rows: int = 1, cache: dict[Any, Any] | None = None
+    program: NetProgram, *, rows: int = 1, cache: dict[Any, Any] | None = None, held: int = 0
 ) -> NetLayout:
     """Words, constants and arena of a program.
 
@@ -91,11 +93,14 @@ def lay_out(
         program: the compiled net.
         rows: samples per run, for nets without positions; else 1.
         cache: packed weights, shared by the layouts of one net.
+        held: how many of the last inputs stay in the arena from run to run, each [W, C], and become
+            what the same number of last outputs give: the state of a stream. They lie at the
+            arena's start, in the same places whatever the other inputs' shapes.
 
     Raises:
         UnsupportedGraphError: the net is too large for the engine.
     """
-    return _Layout(program, rows, {} if cache is None else cache).result()
+    return _Layout(program, rows, {} if cache is None else cache, held).result()
 
 
 def has_positions(program: NetProgram) -> bool:
@@ -120,8 +125,13 @@ class _Step:
 class _Layout:
     """One layout being made."""
 
-    def __init__(self, program: NetProgram, rows: int, cache: dict[Any, Any]) -> None:
+    def __init__(
+        self, program: NetProgram, rows: int, cache: dict[Any, Any], held: int = 0
+    ) -> None:
         self.program, self.cache = program, cache
+        self.n_fed = len(program.input_shapes) - held
+        self.n_given = len(program.outputs) - held
+        self.held: list[Buffer] = []
         self.in_rows = not has_positions(program)
         self.n_rows = rows if self.in_rows else 1
         self.item = 4 if program.is_float else 2
@@ -145,7 +155,9 @@ class _Layout:
         for number, block in enumerate(self.program.blocks):
             buffer = self._buffer(number, block)
             self.buffers.append(buffer)
-            if isinstance(block, InputBlock):
+            if isinstance(block, InputBlock) and self._is_held(block):
+                self.held.append(buffer)
+            elif isinstance(block, InputBlock):
                 self._input(block, buffer)
             elif isinstance(block, ConvBlock):
                 self._conv(block, buffer)
@@ -155,22 +167,50 @@ class _Layout:
                 self._concat(block, buffer)
             self._border(buffer)
         place = 0
-        for output in self.program.outputs:
+        for output in self.program.outputs[: self.n_given]:
             self._output(output, place)
             place += prod(output.view.shape)
+        for output, buffer in zip(self.program.outputs[self.n_given :], self.held, strict=True):
+            self._hold(output, buffer)
         arena = self._place()
         if arena > np.iinfo(np.int32).max - _ALIGN:
             raise UnsupportedGraphError(f"its activations take {arena} bytes")
         words = Words(
             is_float=self.program.is_float,
             arena_bytes=arena,
-            n_in=sum(map(prod, self.program.input_shapes)),
+            n_in=sum(map(prod, self.program.input_shapes[: self.n_fed])),
             n_out=place,
             rows=self.n_rows if self.in_rows else 0,
         )
         for step in self.steps:
             words.add(step.make())
-        return NetLayout(words=words.array(), constants=self.constants.array(), arena_bytes=arena)
+        return NetLayout(
+            words=words.array(),
+            constants=self.constants.array(),
+            arena_bytes=arena,
+            held=tuple(buffer.offset for buffer in self.held),
+        )
+
+    # -- held inputs -------------------------------------------------------------------------------
+
+    def _is_held(self, block: InputBlock) -> bool:
+        return block.place >= sum(map(prod, self.program.input_shapes[: self.n_fed]))
+
+    def _hold(self, output: OutputSpec, buffer: Buffer) -> None:
+        """The next run's input is this run's output: a copy within the arena."""
+        source = self.buffers[output.view.block]
+        natural = whole_view(buffer.view.block, buffer.shape, rank_of(buffer.shape))
+        if (
+            output.wide
+            or np.any(output.scale != 1)
+            or np.any(output.offset)
+            or buffer.view != natural
+            or any(buffer.pads)
+        ):
+            raise UnsupportedGraphError("a state that is not held as it is computed")
+        strides = plain_strides(buffer, len(output.view.shape))
+        self._copy(self._split_reading(output.view), strides, source, buffer, buffer.base)
+        self.steps[-1].writes = buffer
 
     # -- buffers -----------------------------------------------------------------------------------
 
@@ -227,8 +267,14 @@ class _Layout:
     def _place(self) -> int:
         """Offsets by first fit, largest first, from the steps' lifetimes."""
         placed: list[Buffer] = []
+        at = 0
+        for buffer in self.held:
+            buffer.offset, buffer.first, buffer.last = at, 0, len(self.steps)
+            at += _aligned(buffer.size)
+            placed.append(buffer)
         known = {id(b): b for step in self.steps for b in (*step.reads, step.writes) if b}
-        for buffer in sorted(known.values(), key=lambda b: -b.size):
+        free = [b for b in known.values() if not any(b is held for held in self.held)]
+        for buffer in sorted(free, key=lambda b: -b.size):
             others = [p for p in placed if p.first <= buffer.last and buffer.first <= p.last]
             at = 0
             for other in sorted(others, key=lambda p: p.offset):
@@ -308,18 +354,11 @@ class _Layout:
                 own.append((size, step, inner))
                 inner *= size
             loops += reversed(own)
-        if self.in_rows:
-            loops.insert(0, (self.n_rows, source.sample, target.sample))
-        loops = (
-            [(1, 0, 0)] * (6 - len(loops)) + loops
-            if not self.in_rows
-            else (loops[:1] + [(1, 0, 0)] * (6 - len(loops)) + loops[1:])
-        )
+        loops = _joined(sorted(loops, key=lambda loop: -loop[2]))
+        rows = [(self.n_rows, source.sample, target.sample)] if self.in_rows else []
+        loops = rows + [(1, 0, 0)] * (6 - len(rows) - len(loops)) + loops
         if len(loops) > 6:
             raise UnsupportedGraphError("a copy of more than six loops")
-        if loops[-1][2] != 1:  # the contiguous loop of the target innermost
-            keep = 1 if self.in_rows else 0
-            loops = loops[:keep] + sorted(loops[keep:], key=lambda loop: -loop[2])
 
         def make() -> list[int]:
             n, s, d = zip(*loops, strict=True)
@@ -584,6 +623,19 @@ def _even_stride(places: npt.NDArray[np.int64]) -> int | None:
 def _is_whole_product(block: ConvBlock) -> bool:
     """Whether a layer reads its source once, as one vector."""
     return len(block.source.shape) == 1
+
+
+def _joined(loops: Sequence[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Loops (length, strides) without those of length 1, neighbours that make one run joined."""
+    found: list[tuple[int, int, int]] = []
+    for n, s, d in loops:
+        if n == 1:
+            continue
+        if found and found[-1][1:] == (n * s, n * d):
+            found[-1] = (found[-1][0] * n, s, d)
+        else:
+            found.append((n, s, d))
+    return found or [(1, 1, 1)]
 
 
 def _aligned(size: int) -> int:

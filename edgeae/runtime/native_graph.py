@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 import edgeae.native as native
 from edgeae.errors import ModelError
-from edgeae.runtime.layout import lay_out
+from edgeae.runtime.blocks import NetProgram
+from edgeae.runtime.layout import NetLayout, lay_out
 from edgeae.runtime.native_net import clones
 from edgeae.runtime.onnx_file import OnnxValue, read_onnx
 from edgeae.runtime.program import Compiler
 from edgeae.runtime.session import GraphValue
 from edgeae.runtime.views import UnsupportedGraphError
 
-__all__ = ["BoundNativeGraph", "NativeGraph", "native_graph"]
+__all__ = ["BoundNativeGraph", "HeldPlan", "NativeGraph", "native_graph"]
 
 _KEPT_LAYOUTS = 32
 
@@ -95,7 +96,7 @@ class NativeGraph:
         self.metadata = dict(parsed.metadata)
         self._clone = 0 if clone is None else names.index(clone)
         self._packed: dict[Any, Any] = {}
-        self._laid: OrderedDict[tuple[tuple[int, ...], ...], tuple[Any, Any]] = OrderedDict()
+        self._laid: OrderedDict[Any, tuple[NetProgram, NetLayout]] = OrderedDict()
 
     def bind(self, n: int, shapes: Sequence[Sequence[int]]) -> BoundNativeGraph:
         """Lay the graph out.
@@ -107,24 +108,87 @@ class NativeGraph:
         Raises:
             UnsupportedGraphError: the engine cannot run the graph on these shapes.
         """
-        program, layout = self._layout(tuple(map(tuple, shapes)))
+        program, layout = self._layout(tuple(map(tuple, shapes)), 0)
+        handle = self.open(layout)
+        return BoundNativeGraph(self, handle, program, n, layout.arena_bytes)
+
+    def held(self, shapes: Sequence[Sequence[int]]) -> HeldPlan:
+        """Lay the graph out with all inputs but the first held in the arena: a stream's state.
+
+        Args:
+            shapes: of each input, without the batch axis.
+
+        Raises:
+            UnsupportedGraphError: the engine cannot run the graph on these shapes.
+        """
+        program, layout = self._layout(tuple(map(tuple, shapes)), len(shapes) - 1)
+        return HeldPlan(self, program, layout)
+
+    def open(self, layout: NetLayout, arena: NDArray[np.uint8] | None = None) -> Any:
+        """The C engine's handle of a layout, working in an arena of the caller's or its own."""
         try:
-            handle = self.core.net_open(layout.words, layout.constants, self._clone)
+            return self.core.net_open(layout.words, layout.constants, self._clone, arena)
         except ValueError as error:
             raise UnsupportedGraphError(
                 f"{self.name}: the native engine refuses its plan: {error}"
             ) from error
-        return BoundNativeGraph(self, handle, program, n, layout.arena_bytes)
 
-    def _layout(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[Any, Any]:
+    def _layout(
+        self, shapes: tuple[tuple[int, ...], ...], held: int
+    ) -> tuple[NetProgram, NetLayout]:
         """Program and layout for some shapes; the last ones are kept."""
-        if shapes not in self._laid:
+        key = shapes, held
+        if key not in self._laid:
             program = self._compiler.compile(*shapes)
-            self._laid[shapes] = program, lay_out(program, cache=self._packed)
+            self._laid[key] = program, lay_out(program, cache=self._packed, held=held)
             while len(self._laid) > _KEPT_LAYOUTS:
                 self._laid.popitem(last=False)
-        self._laid.move_to_end(shapes)
-        return self._laid[shapes]
+        self._laid.move_to_end(key)
+        return self._laid[key]
+
+
+class HeldPlan:
+    """A stream's graph laid out for one length of a block, its state in arenas of the caller's.
+
+    Attributes:
+        arena_bytes: that each arena must have.
+        places: where in an arena each state lies, int16 [L, C], in bytes.
+        output_shape: of one stream.
+    """
+
+    def __init__(self, graph: NativeGraph, program: NetProgram, layout: NetLayout) -> None:
+        self._graph, self._layout = graph, layout
+        self._handles: list[Any] = []
+        self._arenas: Sequence[NDArray[np.uint8]] = ()
+        self.arena_bytes, self.places = layout.arena_bytes, layout.held
+        self.output_shape = program.output_shapes[0]
+
+    def run(
+        self,
+        arenas: Sequence[NDArray[np.uint8]],
+        x: NDArray[np.float32],
+        out: NDArray[np.float32],
+    ) -> None:
+        """Run each stream in its arena.
+
+        Args:
+            arenas: per stream, aligned to 64 bytes; the states in them go forward.
+            x: float32 [N, C, T], contiguous.
+            out: float32 [N, C_out, T], contiguous.
+
+        Raises:
+            ModelError: the input holds what an exact net may not be given.
+        """
+        if arenas is not self._arenas:
+            self._handles = [self._graph.open(self._layout, arena) for arena in arenas]
+            self._arenas = arenas
+        run = self._graph.core.net_run
+        for handle, source, target in zip(self._handles, x, out, strict=True):
+            if not run(handle, source, target, 1):
+                raise ModelError(
+                    f"{self._graph.name}: the input holds numbers that are no integers of the "
+                    "range that the graph states"
+                )
 
 
 def native_graph(graph: bytes, name: str) -> NativeGraph:

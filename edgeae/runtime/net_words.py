@@ -22,6 +22,13 @@ Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
 
 
+def aligned(size: int) -> npt.NDArray[np.uint8]:
+    """Zeros at an address that is a multiple of 64."""
+    room = np.zeros(size + _ALIGN, np.uint8)
+    start = -room.ctypes.data % _ALIGN
+    return room[start : start + size]
+
+
 class Constants:
     """Tables and weights, one after the other, each aligned to 64 bytes."""
 
@@ -40,9 +47,7 @@ class Constants:
 
     def array(self) -> npt.NDArray[np.uint8]:
         """All of them, aligned to 64 bytes."""
-        room = np.zeros(self._size + _ALIGN, np.uint8)
-        start = -room.ctypes.data % _ALIGN
-        whole = room[start : start + self._size]
+        whole = aligned(self._size)
         if self._parts:
             np.concatenate(self._parts, out=whole)
         return whole
