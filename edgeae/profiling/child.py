@@ -100,6 +100,8 @@ def _grow(once: Any, job: dict[str, Any]) -> dict[str, Any]:
 
 def _open_bundle(job: dict[str, Any]) -> Any:
     bundle = importlib.import_module("edgeae.runtime.bundle").load(job["model"], **job["load"])
+    if bundle.task == "denoise":
+        return importlib.import_module("edgeae.profiling.denoise_calls").process_of(bundle)
     if bundle.net is not None:
         bundle.decoder()
         if not job["role"].startswith("decode"):
@@ -116,6 +118,8 @@ def _encoder(bundle: Any, job: dict[str, Any], pieces: Any) -> Any:
 def _calls(bundle: Any, job: dict[str, Any]) -> tuple[Any, Any]:
     """What takes one input, and the inputs."""
     numpy = importlib.import_module("numpy")
+    if job["role"] == "run":  # of a denoiser, open and ready
+        return bundle, numpy.load(job["source"], mmap_mode="r")
     if job["role"] != "decode":
         pieces = numpy.load(job["source"], mmap_mode="r")
         return _encoder(bundle, job, pieces).write, pieces
@@ -137,6 +141,8 @@ def _calls(bundle: Any, job: dict[str, Any]) -> tuple[Any, Any]:
 def _loop(bundle: Any, job: dict[str, Any]) -> Any:
     """Code and decode frame number k of one long stream."""
     pieces = importlib.import_module("numpy").load(job["source"])
+    if callable(bundle):  # a denoiser
+        return lambda k: bundle(pieces[k % len(pieces)])
     encoder = _encoder(bundle, job, pieces)
     decoder = importlib.import_module("edgeae.tasks.stream").StreamDecoder(bundle)
 

@@ -6,9 +6,11 @@ from collections.abc import Callable
 
 from edgeae.profiling.bundle_profile import bundle_again, profile_bundle
 from edgeae.profiling.compare import Regression, compare
+from edgeae.profiling.denoise_profile import denoiser_again, profile_denoiser
 from edgeae.profiling.graph_profile import graph_again, profile_graph
 from edgeae.profiling.options import BenchOptions
 from edgeae.profiling.profile import Profile
+from edgeae.runtime.bundle import load
 
 __all__ = ["confirmed_regressions", "is_graph", "profile"]
 
@@ -22,9 +24,20 @@ def is_graph(path: str) -> bool:
     return path.lower().endswith((".onnx", ".ort"))
 
 
+def is_denoiser(path: str) -> bool:
+    """Whether a bundle denoises.
+
+    Raises:
+        ModelError: there is no bundle.
+    """
+    return load(path).task == "denoise"
+
+
 def profile(path: str, options: BenchOptions, *, say: Say = lambda _: None) -> Profile:
-    """Measure a bundle or an ONNX file; see `profile_bundle` and `profile_graph`."""
-    return (profile_graph if is_graph(path) else profile_bundle)(path, options, say=say)
+    """Measure a bundle or an ONNX file; see `profile_bundle` and its two siblings."""
+    if is_graph(path):
+        return profile_graph(path, options, say=say)
+    return (profile_denoiser if is_denoiser(path) else profile_bundle)(path, options, say=say)
 
 
 def confirmed_regressions(
@@ -46,6 +59,8 @@ def confirmed_regressions(
     """
     found = compare(base, new, max_regress)
     again = graph_again if is_graph(path) else bundle_again
+    if again is bundle_again and is_denoiser(path):
+        again = denoiser_again
     for _ in range(_RETRIES):
         parts = {regression.part for regression in found} & _TIMES
         if not parts:

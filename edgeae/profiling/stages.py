@@ -65,5 +65,31 @@ STAGES: Mapping[str, Mapping[str, tuple[Probe, ...]]] = {
             ),
         ),
     },
+    "denoise": {
+        "denoise": (
+            *_probes(
+                "edgeae.tasks.denoise_samples",
+                {
+                    "DenoiserSamples.take": "samples to numbers",
+                    "DenoiserSamples.give": "numbers to samples",
+                },
+            ),
+            *_probes(
+                "edgeae.runtime.stft",
+                {
+                    "StftFrontEnd.analyse": "front end, analysis",
+                    "StftFrontEnd.synthesise": "front end, synthesis",
+                },
+            ),
+            *_probes(
+                "edgeae.runtime.denoise_net",
+                {"StreamDenoiseNet.run": "net", "ImageDenoiseNet.run": "net"},
+            ),
+            *_probes(
+                "edgeae.tasks.denoise_images",
+                {"ImageDenoiser._levels": "samples to numbers", "_sigmas": "sigma"},
+            ),
+        ),
+    },
 }
 """Per task and direction the functions of every stage."""
