@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from tables import BLOCK, RESULTS, ROOT, Rows, find, markdown, number
+from page import BLOCK, RESULTS, ROOT, Rows, find, markdown, number
 
 PAGE = ROOT / "bench" / "mlperf.md"
 MODEL = ROOT / "export" / "models" / "ad01"

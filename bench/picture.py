@@ -1,9 +1,10 @@
-"""Draw the README's picture: three seconds of an ECG, as it was and as it came back.
+"""Draw the README's pictures: three seconds of an ECG, as it was and came back; runtimes as bars.
 
     EDGEAE_DATA=... python bench/picture.py [BUNDLE]
+    python bench/picture.py latency                     only the bars
 
-Writes .assets/ecg.svg. The signal is the test part of the bundle's own data; rates are those of the
-whole test part, errors those of the samples shown.
+Writes .assets/latency.svg, from results/latency.csv, and .assets/ecg.svg. Its signal is the test
+part of the bundle's own data; rates are those of all of it, errors those of the samples shown.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from bars import bars
 
 import edgeae
 
@@ -86,14 +88,18 @@ def picture(bundle: edgeae.Bundle, signal: np.ndarray) -> str:
 
 
 def main() -> None:
-    """Draw it."""
+    """Draw them."""
     from edgeae.train.datasets import load_dataset
 
+    target = ROOT / ".assets" / "latency.svg"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(bars())
+    if sys.argv[1:] == ["latency"]:
+        return
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "export/models/ecg-own"
     bundle = edgeae.load(path)
     source = bundle.manifest.raw["recipe"]["data"]["source"]
     target = ROOT / ".assets" / "ecg.svg"
-    target.parent.mkdir(exist_ok=True)
     target.write_text(picture(bundle, load_dataset(source, "test").segments[0]))
 
 

@@ -31,7 +31,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from importlib import metadata
@@ -364,8 +364,8 @@ SUITES: dict[str, Callable[[Subject], Iterator[Row]]] = {
 }
 
 
-def system() -> dict[str, Any]:
-    """The machine and the versions behind the numbers."""
+def system(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
+    """The machine and the versions of these packages behind the numbers."""
     model = platform.processor()
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -373,7 +373,7 @@ def system() -> dict[str, Any]:
                 model = line.partition(":")[2].strip()
                 break
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     commit = subprocess.run(

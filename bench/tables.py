@@ -8,49 +8,17 @@ A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; the names 
 
 from __future__ import annotations
 
-import csv
 import json
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "bench" / "results"
+from page import BLOCK, RESULTS, ROOT, find, markdown, number, read
+from runtime_tables import RUNTIME_TABLES
+
 PAGES = (ROOT / "README.md", ROOT / "bench" / "README.md")
-BLOCK = re.compile(r"(<!-- table: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 METHODS = ("edgeae", "edgeae, no model", "pcodec", "xz -9e", "zlib -9")
 PROMISES = ("lossy", "max error 10", "max error 5", "max error 1", "lossless")
-
-Rows = list[dict[str, str]]
-
-
-def read(suite: str) -> Rows:
-    """The rows of a suite, none if it was never run."""
-    path = RESULTS / f"{suite}.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def find(rows: Rows, **fields: str) -> str:
-    """The one value of the row with these fields, or an empty string."""
-    for row in rows:
-        if all(row[name] == value for name, value in fields.items()):
-            return row["value"]
-    return ""
-
-
-def number(value: str, digits: int = 3) -> str:
-    """A value with as many digits behind the point, a dash where there is none."""
-    return f"{float(value):,.{digits}f}" if value else "–"
-
-
-def markdown(head: list[str], body: list[list[str]]) -> str:
-    """A table, columns of numbers to the right."""
-    lines = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in body])
 
 
 def rate_of(bundle: str) -> str:
@@ -181,6 +149,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "device": device_table,
     "laws": laws_table,
     "system": system_line,
+    **RUNTIME_TABLES,
 }
 
 

@@ -71,7 +71,8 @@ def test_links_point_at_files():
         assert "://" in target or (ROOT / target).exists(), target
 
 
-def test_tables_show_the_committed_results():
+def test_tables_show_the_committed_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench")
     spec = importlib.util.spec_from_file_location("tables", ROOT / "bench" / "tables.py")
     tables = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tables)
