@@ -5,8 +5,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from denoiser_bundles import image_bundle  # noqa: E402
+
 from edgeae.errors import ConfigError  # noqa: E402
 from edgeae.models.dyadic import dyadic_layers  # noqa: E402
+from edgeae.tasks.denoise_images import denoise_images  # noqa: E402
 from edgeae.train.denoise_images import (  # noqa: E402
     hidden_pixels,
     image_metrics,
@@ -177,3 +180,15 @@ def test_muon_finds_a_least_squares_solution():
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.5
+
+
+@pytest.mark.parametrize("views", [2, 4])
+def test_views_are_averaged_and_turn_with_the_image(tmp_path, views):
+    bundle = image_bundle(tmp_path / "b")
+    x = np.random.default_rng(1).integers(0, 256, (3, 10, 14)).astype(np.uint8)
+    seen = denoise_images(bundle, x, sigma=20, views=views)
+    assert seen.shape == x.shape
+    turned = denoise_images(bundle, np.ascontiguousarray(x[:, ::-1, ::-1]), sigma=20, views=views)
+    assert np.array_equal(turned[:, ::-1, ::-1], seen)
+    with pytest.raises(ConfigError, match="expected one of 1, 2, 4"):
+        denoise_images(bundle, x, views=3)
