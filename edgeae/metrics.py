@@ -3,6 +3,8 @@
 References:
     PRD and PRDN: M. Blanco-Velasco et al., "On the use of PRD and CR parameters for ECG
     compression", Medical Engineering & Physics 27 (2005), eqs. 1 and 2.
+    SI-SDR: J. Le Roux et al., "SDR - half-baked or well done?", https://arxiv.org/abs/1811.02508,
+    eq. 2.
 """
 
 from __future__ import annotations
@@ -15,7 +17,16 @@ from numpy.typing import NDArray
 
 from edgeae.errors import SignalError
 
-__all__ = ["bits_per_sample", "max_abs_error", "prd", "prdn", "psnr_db", "rmse", "snr_db"]
+__all__ = [
+    "bits_per_sample",
+    "max_abs_error",
+    "prd",
+    "prdn",
+    "psnr_db",
+    "rmse",
+    "si_sdr_db",
+    "snr_db",
+]
 
 Array = NDArray[Any]
 
@@ -60,6 +71,20 @@ def snr_db(x: Array, x_hat: Array) -> float:
     """
     centred = np.asarray(x, np.float64) - np.mean(np.asarray(x, np.float64), axis=0)
     return _ratio_db(float(np.mean(centred**2)), rmse(x, x_hat) ** 2)
+
+
+def si_sdr_db(x: Array, x_hat: Array) -> float:
+    """Scale-invariant signal-to-distortion ratio of [T]: offset and scale do not count.
+
+    Example:
+        >>> x = np.sin(np.arange(100.0))
+        >>> round(si_sdr_db(x, 2 * x + 0.02 * np.cos(np.arange(100.0))), 1)
+        40.0
+    """
+    truth, other = np.asarray(x, np.float64), np.asarray(x_hat, np.float64)
+    truth, other = truth - np.mean(truth), other - np.mean(other)
+    scaled = truth * (np.vdot(other, truth) / max(float(np.vdot(truth, truth)), 1e-12))
+    return _ratio_db(float(np.mean(scaled**2)), rmse(scaled, other) ** 2)
 
 
 def prd(x: Array, x_hat: Array) -> float:

@@ -52,6 +52,12 @@ def denoise(
     columns: str | None = typer.Option(None, help="Columns of a CSV, separated by commas."),
     key: str | None = typer.Option(None, help="Array of a .npz."),
     threads: int = typer.Option(1, help="Threads inside one operator of the net."),
+    report: Path | None = typer.Option(
+        None, "--report", help="Write a page with pictures of before and after, and figures."
+    ),
+    reference: str | None = typer.Option(
+        None, "--reference", help="For the report: the truth, in a file like IN."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print what was done as JSON."),
 ) -> None:
     """Denoise IN to OUT. What comes out is not delayed: sample t belongs to sample t of IN."""
@@ -68,11 +74,12 @@ def denoise(
         "columns": None if columns is None else columns.split(","),
         "key": key,
     }
+    page = _Page(report, source, reference, form)
     began = time.perf_counter()
     if model.denoise.family == "image":
         if resample or block is not None:
             raise ConfigError("--resample and --block are for streams; this bundle takes images")
-        told = _denoise_images(model, source, target, sigma, each_channel, form)
+        told = _denoise_images(model, source, target, sigma, each_channel, form, page)
     elif sigma is not None:
         raise ConfigError("--sigma is for images; this bundle takes streams")
     elif source == "-":
@@ -82,8 +89,9 @@ def denoise(
     else:
         if block is not None:
             raise ConfigError("--block is for a pipe: IN is a file")
-        told = _denoise_file(model, source, target, each_channel, resample, form)
+        told = _denoise_file(model, source, target, each_channel, resample, form, page)
     told["seconds"] = round(time.perf_counter() - began, 3)
+    page.write(model, told)
     if told.get("held_samples"):
         note(f"{source}: {told['held_samples']} samples were no number; each was taken as the last")
     if as_json:
@@ -94,6 +102,70 @@ def denoise(
             f"{source} -> {target}: {told[what]:,} {what}, {told['seconds']:.1f} s "
             f"on {told['engine']}"
         )
+
+
+# -- the report ----------------------------------------------------------------------------
+
+
+class _Page:
+    """The report, if one is asked for: keeps what it shows until everything is done."""
+
+    def __init__(
+        self, path: Path | None, source: str, reference: str | None, form: dict[str, Any]
+    ) -> None:
+        if path is not None and source == "-":
+            raise ConfigError("--report shows a whole signal: it works on files, not on a pipe")
+        if reference is not None and path is None:
+            raise ConfigError("--reference is for a report: give --report PAGE.html")
+        self._path, self._source, self._reference, self._form = path, source, reference, form
+        self._kept: list[tuple[Any, Any]] = []
+        self._rate_hz: float | None = None
+
+    def keep(self, before: Any, after: Any, rate_hz: float | None = None) -> None:
+        """Show this signal, or these images."""
+        if self._path is not None:
+            self._kept.append((before, after))
+            self._rate_hz = rate_hz
+
+    def write(self, model: Any, told: dict[str, Any]) -> None:
+        """Write the page."""
+        if self._path is None:
+            return
+        import numpy as np
+
+        from edgeae.profiling.denoise_page import Denoised, write_denoised_page
+        from edgeae.signal import read_signal
+
+        is_image = model.denoise.family == "image"
+        before, after = self._kept[0]
+        alike = all(b.shape[1:] == before.shape[1:] for b, _ in self._kept)
+        if len(self._kept) > 1 and alike:
+            before, after = (np.concatenate(x) for x in zip(*self._kept, strict=True))
+        truth = None
+        if self._reference is not None:
+            form = {} if is_image else self._form | {"rate_hz": None}
+            truth = read_signal(self._reference, **form).data
+            truth = truth[None] if is_image and truth.ndim == 2 else truth
+        notes = [f"bundle {model.name}, on {told['engine']}"]
+        if told.get("delay_samples"):
+            late = told["delay_samples"]
+            where = f" ({1000 * late / self._rate_hz:.3g} ms)" if self._rate_hz else ""
+            notes.append(f"live, the output is {late} samples{where} late; here it is aligned")
+        if told.get("held_samples"):
+            notes.append(f"{told['held_samples']} samples were no number")
+        if not alike:
+            notes.append(f"the first of {len(self._kept)} files")
+        shown = Denoised(
+            title=f"edgeae denoise: {Path(self._source).name}",
+            before=before,
+            after=after,
+            is_image=is_image,
+            reference=truth,
+            rate_hz=self._rate_hz,
+            unit="" if model.signal.unit in (None, "") else str(model.signal.unit),
+            notes=tuple(notes),
+        )
+        write_denoised_page(self._path, shown)
 
 
 # -- streams -------------------------------------------------------------------------------
@@ -133,7 +205,13 @@ class _Channels:
 
 
 def _denoise_file(
-    model: Any, source: str, target: str, each_channel: bool, resample: bool, form: dict[str, Any]
+    model: Any,
+    source: str,
+    target: str,
+    each_channel: bool,
+    resample: bool,
+    form: dict[str, Any],
+    page: _Page,
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -156,7 +234,9 @@ def _denoise_file(
     parts.append(channels.flush())
     progress.clear()
     out = np.concatenate(parts)
-    write_signal(target, out, signal.meta, rate_hz=signal.rate_hz or model.signal.rate_hz)
+    rate_hz = signal.rate_hz or model.signal.rate_hz
+    write_signal(target, out, signal.meta, rate_hz=rate_hz)
+    page.keep(signal.data, out, rate_hz)
     return _told(channels, len(out), held)
 
 
@@ -238,6 +318,7 @@ def _denoise_images(
     sigma: float | None,
     each_channel: bool,
     form: dict[str, Any],
+    page: _Page,
 ) -> dict[str, Any]:
     from edgeae.signal import read_signal, write_signal
     from edgeae.signal.container import container_of
@@ -264,6 +345,7 @@ def _denoise_images(
         images = signal.data if signal.data.ndim > 2 else signal.data[None]
         done = clean(images)
         write_signal(target, done if signal.data.ndim > 2 else done[0], signal.meta)
+        page.keep(images, done)
         return {"images": count, "engine": denoiser.engine}
     files = sorted(Path(source).glob("*.png")) if Path(source).is_dir() else [Path(source)]
     if not files:
@@ -277,7 +359,9 @@ def _denoise_images(
         if not where.suffix:
             where.mkdir(parents=True, exist_ok=True)
             where = where / file.name
-        write_signal(where, clean(signal.data), signal.meta)
+        done = clean(signal.data)
+        write_signal(where, done, signal.meta)
+        page.keep(signal.data, done)
         progress.show(count)
     progress.clear()
     return {"images": count, "engine": denoiser.engine}

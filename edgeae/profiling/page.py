@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from edgeae.profiling.profile import Profile
 from edgeae.profiling.svg import bars, histogram_plot, line_plot
 from edgeae.profiling.table import lines_of
 
-__all__ = ["page_of", "write_page"]
+__all__ = ["html_page", "page_of", "write_page"]
 
 _CSS = """
 :root{color-scheme:light dark;--ink:#20262d;--faint:#5d6772;--line:#cfd5dc;--page:#fff;
@@ -52,13 +52,17 @@ def write_page(path: str | Path, profile: Profile) -> None:
 
 def page_of(profile: Profile) -> str:
     """The page as text; nothing in it is fetched from elsewhere."""
-    title = html.escape(f"edgeae bench: {profile.data['subject']['name']}")
-    body = "\n".join(_sections(profile))
+    return html_page(f"edgeae bench: {profile.data['subject']['name']}", _sections(profile))
+
+
+def html_page(title: str, sections: Iterable[str], *, css: str = "") -> str:
+    """A page of its own: a heading and what is under it."""
+    words, body = html.escape(title), "\n".join(sections)
     return (
         "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
         '<meta name=viewport content="width=device-width,initial-scale=1">'
-        f"<title>{title}</title><style>{_CSS}</style></head>\n"
-        f"<body><main>\n<h1>{title}</h1>\n{body}\n</main></body></html>\n"
+        f"<title>{words}</title><style>{_CSS}{css}</style></head>\n"
+        f"<body><main>\n<h1>{words}</h1>\n{body}\n</main></body></html>\n"
     )
 
 
