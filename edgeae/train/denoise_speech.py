@@ -57,6 +57,8 @@ HELD_BATCHES, HELD_BATCH, HELD_CROP = 3, 16, 3 * RATE_HZ
 COMPRESSION = 0.3
 LEVEL = 0.06  # the truth's level in the loss, where its three terms weigh alike
 SMALL = 1e-8
+SIGNAL_WEIGHT = 2.5  # of the plain signal's error: it is what learns fastest
+FINAL_SIGNAL_WEIGHT = 1.0  # in the last phase the ear counts for more
 
 
 def mask_spec(
@@ -152,8 +154,10 @@ def bands_of(front: StftSpec, clean: Tensor, noisy: Tensor) -> Bands:
     return Bands(scale, *[summed(part) for part in parts])
 
 
-def spectral_loss(of: Bands, mask: Tensor, n_bins: int) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a mask [N, B, K] between 0 and 1."""
+def spectral_loss(
+    of: Bands, mask: Tensor, n_bins: int, weight: float = SIGNAL_WEIGHT
+) -> tuple[Tensor, dict[str, float]]:
+    """Loss of a mask [N, B, K] between 0 and 1; ``weight`` is that of the plain signal."""
     total = mask.shape[0] * mask.shape[2] * n_bins
     small = (mask + 1e-4) ** COMPRESSION
     square = (small * small * of.noisy_small + of.clean_small).sum()
@@ -161,7 +165,7 @@ def spectral_loss(of: Bands, mask: Tensor, n_bins: int) -> tuple[Tensor, dict[st
     phased = (square - 2 * (small * of.phased_small).sum()) / total
     error = (mask * mask * of.noisy - 2 * mask * of.cross + of.clean).sum((1, 2))
     ratio = torch.log10(of.clean.sum((1, 2)) / (error + SMALL) + SMALL).mean()
-    loss = 70 * magnitude + 30 * phased - 2.5 * ratio
+    loss = 70 * magnitude + 30 * phased - weight * ratio
     return loss, {"snr_db": 10 * float(ratio.detach()), "magnitude": float(magnitude.detach())}
 
 
@@ -177,6 +181,7 @@ class SpeechPhase:
         front: the front end.
         batch: crops per step.
         crop: samples per crop.
+        weight: of the plain signal's error in the loss.
     """
 
     def __init__(
@@ -190,16 +195,18 @@ class SpeechPhase:
         *,
         batch: int,
         crop: int,
+        weight: float = SIGNAL_WEIGHT,
     ) -> None:
         self.name, self.module, self.schedule = name, module, schedule
         self.mixer, self.held, self.batch, self.front = mixer, held, batch, front
+        self.weight = weight
         self.crop = max(1, crop // front.hop) * front.hop
 
     def _of(self, clean: Tensor, noisy: Tensor) -> tuple[Tensor, dict[str, float]]:
         bands = bands_of(self.front, clean, noisy)
         features = features_of(self.front, bands.noisy / bands.scale)
         mask, _ = self.module(features, self.module.initial_state(len(noisy)))
-        return spectral_loss(bands, mask.clamp(max=1.0), self.front.n_bins)
+        return spectral_loss(bands, mask.clamp(max=1.0), self.front.n_bins, self.weight)
 
     def loss(self, done: float, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
         """Loss of the next mixtures."""
@@ -343,6 +350,7 @@ def quantize_speech_denoiser(run: RunFolder, *, progress: Progress) -> dict[str,
         average=table.average and min(table.average, 0.99),
     )
     phase = _phase("denoise-q", run, net, schedule, data)
+    phase.weight = FINAL_SIGNAL_WEIGHT
     net.eval()
     with torch.no_grad():
         before = phase.validate()
