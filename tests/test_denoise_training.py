@@ -13,6 +13,7 @@ from edgeae.train.denoise import denoised, load_stream_denoiser, stream_metrics 
 from edgeae.train.denoise_data import (  # noqa: E402
     _other_leads,
     _repaced,
+    bank_of,
     hidden,
     load_denoise_data,
     two_takes,
@@ -129,6 +130,20 @@ def test_augmentation_keeps_shape_and_strength():
     quicker = _repaced(x, 400, 0.2, generator)
     assert quicker.shape == (4, 1, 400)
     assert torch.equal(quicker[:, :, 0], x[:, :, 0])
+
+
+def test_channels_change_places_whole(tmp_path):
+    x = np.random.default_rng(0).normal(size=(600, 1)) * [10, 50, 250, 1250]
+    np.save(tmp_path / "x.npy", np.round(x).astype(np.int16))
+    run = RunFolder(tmp_path / "run")
+    run.create(recipe_of(tmp_path / "x.npy", mounting=True, gain=0.0))
+    data = load_denoise_data(run)
+    table = run.recipe().denoise
+    _, target, _ = data.crops(table, bank_of(table, data, 0), torch.Generator().manual_seed(0))
+    sizes = target.std(2)
+    ratios = sizes.sort(1).values[:, 1:] / sizes.sort(1).values[:, :-1]
+    assert ((ratios > 4) & (ratios < 6)).all()
+    assert len({tuple(row.argsort().tolist()) for row in sizes}) > 1
 
 
 def test_slow_content_is_no_part_of_the_truth(tmp_path):

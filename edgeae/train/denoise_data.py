@@ -191,7 +191,7 @@ def hidden(x: Tensor, generator: torch.Generator) -> Mixture:
 
 
 def _augmented(train: Signal, recipe: DenoiseRecipe, generator: torch.Generator) -> Tensor:
-    """Crops at other gains, paces and shapes; some upside down."""
+    """Crops at other gains, paces, shapes and mountings; some upside down."""
     wanted = recipe.crop + int(recipe.crop * recipe.pace)
     roomy = any(s.shape[-1] >= wanted for s in train.segments)  # to be quickened
     x = train.crops(recipe.batch, wanted if roomy else recipe.crop, generator)
@@ -200,8 +200,11 @@ def _augmented(train: Signal, recipe: DenoiseRecipe, generator: torch.Generator)
         x = _repaced(x, recipe.crop, recipe.pace, generator)
     if recipe.leads:
         x = _other_leads(x, recipe.leads, generator)
+    if recipe.mounting:
+        places = torch.rand(n, channels, generator=generator).argsort(1)
+        x = x.gather(1, places[:, :, None].expand_as(x))
     if recipe.gain:
-        gain = torch.exp2((torch.rand(n, 1, 1, generator=generator) * 2 - 1) * recipe.gain)
+        gain = torch.exp2((torch.rand(n, channels, 1, generator=generator) * 2 - 1) * recipe.gain)
         down = torch.rand(n, channels, 1, generator=generator) < UPSIDE_DOWN
         x = x * torch.where(down, -gain, gain)
     return x

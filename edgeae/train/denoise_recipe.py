@@ -52,7 +52,8 @@ class DenoiseRecipe:
         crop: samples (images: pixels a side) per crop, the settling stretch included.
         settle: samples at the head of a crop that do not count, while the net's state fills.
         learning_rate: peak learning rate, cosine to 2 %.
-        gain: octaves of random gain of a crop; some are also turned upside down.
+        gain: octaves of random gain of a crop's channels; some are also turned upside down.
+        mounting: channels also change places, as if the sensor were mounted otherwise.
         pace: fraction by which the pace of a crop varies, either way.
         offset: offsets of the input that the truth has not, in standard deviations of the data,
             either way: a sensor's zero that differs from device to device.
@@ -93,6 +94,7 @@ class DenoiseRecipe:
     settle: int = 1024
     learning_rate: float = 2e-3
     gain: float = 1.0
+    mounting: bool = False
     pace: float = 0.0
     offset: float = 0.0
     leads: float = 0.0
