@@ -8,7 +8,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from denoiser_bundles import image_net, speech_bundle, speech_net, stream_bundle, stream_net  # noqa: E402
+from denoiser_bundles import (  # noqa: E402
+    STFT,
+    image_net,
+    speech_bundle,
+    speech_net,
+    stream_bundle,
+    stream_net,
+)
 
 import edgeae  # noqa: E402
 from edgeae.errors import ConfigError, ModelError  # noqa: E402
@@ -29,6 +36,7 @@ NETS = {
     "two channels": lambda: stream_net(n_in=2, n_out=2, center=(3, -5), shift=(0, 1)),
     "nothing held at first": lambda: stream_net(first=4),
     "mask": lambda: speech_net(),
+    "one held at first": lambda: stream_net(hop=1, first=2),
 }
 ENGINES = ["onnxruntime", *(["native"] if clones() else [])]
 
@@ -91,18 +99,22 @@ def test_an_image_graph_gives_the_bits_of_the_net_on_every_engine(channels):
         assert np.array_equal(open_graph(graph, name="i", optimization=level).run(feed)[0], wanted)
 
 
+@pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_the_runtime_carries_the_state(engine, tmp_path):
-    bundle = stream_bundle(tmp_path / "b")
+def test_the_runtime_carries_the_state(engine, name, tmp_path):
+    net = NETS[name]()
+    front_end = STFT.to_json() if name == "mask" else None
+    export_denoiser(net, tmp_path / "b", name="b", signal={}, front_end=front_end)
     bundle = edgeae.load(tmp_path / "b", engine=engine)
-    net = stream_net(center=(30,), shift=(0,))
     x, _ = feed_of(net, n=2, steps=60)
     with torch.no_grad():
         wanted = net(torch.from_numpy(x), net.initial_state(2))[0].numpy()
+    if net.spec.out_exponent is not None:
+        wanted = wanted * 2.0**net.spec.out_exponent
     runner = open_stream(bundle, streams=2)
     assert runner.engine == engine
     for cuts in ([60], [1] * 60, [7, 7, 7, 7, 7, 25], [3, 1, 56]):
-        ends = np.cumsum([4 * c for c in cuts])[:-1]
+        ends = np.cumsum([net.spec.hop * c for c in cuts])[:-1]
         found = np.concatenate([runner.run(part) for part in np.split(x, ends, axis=2)], axis=2)
         assert np.array_equal(found, wanted)
         runner.reset()

@@ -199,7 +199,7 @@ class _Layout:
     def _hold(self, output: OutputSpec, buffer: Buffer) -> None:
         """The next run's input is this run's output: a copy within the arena."""
         source = self.buffers[output.view.block]
-        natural = whole_view(buffer.view.block, buffer.shape, rank_of(buffer.shape))
+        natural = whole_view(buffer.view.block, buffer.shape, len(buffer.view.axes))
         if (
             output.wide
             or np.any(output.scale != 1)
