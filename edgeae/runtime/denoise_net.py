@@ -2,13 +2,13 @@
 
 A stream's net is run on pieces of whole hops. Buffers are bound once per length of a piece, and the
 state goes from one run to the next in place: onnxruntime reads one set of state buffers and writes
-the other, in turns; the native engine keeps it where it works. Lengths that come once are made of
+the other, in turns; the native engine keeps it where it works. Lengths that come rarely are made of
 powers of two, so that a caller who never asks for the same length twice binds few of them.
 """
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -37,7 +37,7 @@ SIGNAL, IMAGE, SIGMA, DENOISED = "signal", "image", "sigma", "denoised"
 _KEPT_LENGTHS = 16
 _KEPT_SHAPES = 4
 _MOST_STEPS = 256
-_OFTEN = 3
+_RECENT, _OFTEN = 24, 6  # a length that makes a quarter of the recent ones has its own buffers
 
 Floats = NDArray[np.float32]
 
@@ -82,7 +82,7 @@ class StreamDenoiseNet:
         self.n_in, self.n_out, self.step = n_in, n_out, step
         self._most = _MOST_STEPS if cut else 1
         self._bound: OrderedDict[int, Any] = OrderedDict()
-        self._wanted: Counter[int] = Counter()
+        self._recent: deque[int] = deque(maxlen=_RECENT)
 
     def run(self, x: Floats) -> Floats:
         """The next samples.
@@ -129,8 +129,8 @@ class StreamDenoiseNet:
             steps -= self._most
         if not steps:
             return
-        self._wanted[steps] += 1
-        if steps in self._bound or self._wanted[steps] >= _OFTEN:
+        self._recent.append(steps)
+        if steps in self._bound or self._recent.count(steps) >= _OFTEN:
             yield steps
             return
         while steps:
