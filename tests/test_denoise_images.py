@@ -8,9 +8,11 @@ torch = pytest.importorskip("torch")
 from denoiser_bundles import image_bundle  # noqa: E402
 
 from edgeae.errors import ConfigError  # noqa: E402
+from edgeae.models.denoise import ImageNet, ImageSpec  # noqa: E402
 from edgeae.models.dyadic import dyadic_layers  # noqa: E402
 from edgeae.tasks.denoise_images import denoise_images  # noqa: E402
 from edgeae.train.denoise_images import (  # noqa: E402
+    fill_weight_grids,
     hidden_pixels,
     image_metrics,
     load_image_denoiser,
@@ -192,3 +194,21 @@ def test_views_are_averaged_and_turn_with_the_image(tmp_path, views):
     assert np.array_equal(turned[:, ::-1, ::-1], seen)
     with pytest.raises(ConfigError, match="expected one of 1, 2, 4"):
         denoise_images(bundle, x, views=3)
+
+
+def test_filled_weight_grids_leave_the_float_net_as_it_is():
+    torch.manual_seed(4)
+    net = ImageNet(ImageSpec(width=8, depth=2))
+    for layer in dyadic_layers(net):
+        torch.nn.init.normal_(layer.bias, std=0.1)
+    x = torch.randint(0, 256, (2, 1, 16, 16)).float()
+    sigma = torch.tensor([10.0, 40.0])
+    with torch.no_grad():
+        before = net(x, sigma)
+        fill_weight_grids(net)
+        after = net(x, sigma)
+    assert torch.allclose(before, after, atol=1e-2)
+    for layer in net.layers:
+        peak = layer.weight.detach().abs().flatten(1).amax(1)
+        steps = peak * 2 ** torch.floor(torch.log2(127.49 / peak))
+        assert (steps > 120).all()

@@ -34,6 +34,7 @@ from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
 __all__ = [
     "ImageDenoisePhase",
     "build_image_net",
+    "fill_weight_grids",
     "hidden_pixels",
     "image_metrics",
     "load_image_denoiser",
@@ -53,6 +54,7 @@ HIDDEN_SHARE = 0.08  # of a blind-spot crop
 VALIDATED = 16  # images
 CALIBRATION_BATCHES = 24
 MOST_HASHES = 16
+FULL_WEIGHT = 126.0 / 128  # steps of 1/128; a little less, for the weights still move
 
 Denoise = Callable[[NDArray[np.float32], float], NDArray[Any]]
 """An image [H, W] or [H, W, C] and the standard deviation of its noise, to its estimate."""
@@ -269,6 +271,21 @@ def train_image_denoiser(run: RunFolder, *, progress: Progress) -> None:
     run_phase(phase, run, seed=recipe.seed, progress=progress)
 
 
+@torch.no_grad()
+def fill_weight_grids(net: ImageNet) -> None:
+    """Scale channels so that their weights fill the 8 bits of a power-of-two step.
+
+    What a ReLU layer's channel gains, the next layer takes back: the float net stays the same.
+    """
+    for layer, after in zip(net.layers, [*net.layers[1:], net.last], strict=True):
+        peak = layer.weight.abs().flatten(1).amax(1).clamp_min(1e-6)
+        room = torch.log2(FULL_WEIGHT / peak)
+        gain = torch.exp2(room - torch.round(room))
+        layer.weight.mul_(gain.view(-1, 1, 1, 1))
+        layer.bias.mul_(gain)
+        after.weight.div_(gain.view(1, -1, 1, 1))
+
+
 def quantize_image_denoiser(run: RunFolder, *, progress: Progress) -> dict[str, Any]:
     """The dyadic phase, ``denoise-q``; validation PSNR before and after."""
     recipe = run.recipe()
@@ -288,6 +305,7 @@ def quantize_image_denoiser(run: RunFolder, *, progress: Progress) -> dict[str, 
         before = phase.validate()
         generator = torch.Generator().manual_seed(0)
         set_quantized(net, False)
+        fill_weight_grids(net)
         with calibrating(net):
             for _ in range(CALIBRATION_BATCHES):
                 x = phase.crops(generator)
