@@ -181,8 +181,8 @@ class Bundle:
         """
         if self.manifest.codec is None:
             raise ModelError(
-                f"bundle {self.name!r} is a denoiser, not a codec: it cleans signals "
-                "(edgeae denoise, edgeae.Denoiser) and cannot compress them"
+                f"bundle {self.name!r} is a denoiser, not a codec, and this takes a codec; "
+                "use it with edgeae denoise or edgeae.Denoiser"
             )
         return self.manifest.codec
 
@@ -195,8 +195,8 @@ class Bundle:
         """
         if self.manifest.denoise is None:
             raise ModelError(
-                f"bundle {self.name!r} is a codec, not a denoiser: it compresses signals "
-                "(edgeae compress, edgeae.encode) and cannot clean them"
+                f"bundle {self.name!r} is a codec, not a denoiser, and this takes a denoiser; "
+                "use it with edgeae compress or edgeae.encode"
             )
         return self.manifest.denoise
 
