@@ -294,18 +294,15 @@ def main() -> int:
     if unknown := set(arguments.networks) - set(names):
         parser.error(f"no such network: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     one_thread()
-    rows: list[Row] = []
     began = time.perf_counter()
-    chosen = arguments.networks or names
-    for name in chosen:
+    for name in arguments.networks or names:
         say(f"{name} ({time.perf_counter() - began:.0f} s)")
         if name == STREAM:
-            rows += stream_rows(arguments.seconds)
-            continue
-        network = load_network(name)
-        for batch in BATCHES:
-            rows += net_rows(network, batch, arguments.seconds)
-    file_suite("latency", FIELDS, rows, keep=lambda row: row["network"] not in chosen)
+            rows = list(stream_rows(arguments.seconds))
+        else:
+            network = load_network(name)
+            rows = [row for batch in BATCHES for row in net_rows(network, batch, arguments.seconds)]
+        file_suite("latency", FIELDS, rows, replaced=name)
     say(f"{time.perf_counter() - began:.0f} s, load {os.getloadavg()[0]:.1f}")
     return 0
 

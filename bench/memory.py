@@ -162,11 +162,10 @@ def main() -> int:
     one_thread()
     began = time.perf_counter()
     chosen = arguments.networks or names
-    rows: list[Row] = []
     for name in chosen:
         say(f"{name} ({time.perf_counter() - began:.0f} s)")
-        rows += stream_rows(arguments.runs) if name == STREAM else net_rows(name, arguments.runs)
-    file_suite("memory", FIELDS, rows, keep=lambda row: row["network"] not in chosen)
+        rows = stream_rows(arguments.runs) if name == STREAM else net_rows(name, arguments.runs)
+        file_suite("memory", FIELDS, list(rows), replaced=name)
     return 0
 
 

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -39,7 +39,7 @@ def file_suite(
     fields: Sequence[str],
     rows: Iterable[Sequence[Any]],
     *,
-    keep: Callable[[dict[str, str]], bool] = lambda _: False,
+    replaced: str,
     packages: Sequence[str] = PACKAGES,
 ) -> None:
     """Write results/NAME.csv and results/NAME.system.json.
@@ -48,7 +48,7 @@ def file_suite(
         name: of the suite.
         fields: the columns.
         rows: of this run; floats are written with six digits.
-        keep: which of the rows already there stay.
+        replaced: the network they are of; rows of others stay.
         packages: whose versions are told.
     """
     from streams import RESULTS, system
@@ -57,7 +57,11 @@ def file_suite(
     kept: list[Sequence[Any]] = []
     if path.exists():
         with path.open(newline="") as file:
-            kept = [[row[f] for f in fields] for row in csv.DictReader(file) if keep(row)]
+            kept = [
+                [row[f] for f in fields]
+                for row in csv.DictReader(file)
+                if row["network"] != replaced
+            ]
     new = [[f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows]
     RESULTS.mkdir(exist_ok=True)
     with path.open("w", newline="") as file:
