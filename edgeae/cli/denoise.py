@@ -36,6 +36,11 @@ def denoise(
         "--sigma",
         help="Of images: the noise's standard deviation in grey levels; else it is estimated.",
     ),
+    views: int = typer.Option(
+        1,
+        "--views",
+        help="Of images: 1, 2 or 4 turned copies to average; better, and as much slower.",
+    ),
     engine: str = typer.Option("auto", help="auto, native or onnxruntime."),
     block: int | None = typer.Option(
         None, "--block", help="Of a pipe: time steps per block; else about 16 ms."
@@ -79,9 +84,9 @@ def denoise(
     if model.denoise.family == "image":
         if resample or block is not None:
             raise ConfigError("--resample and --block are for streams; this bundle takes images")
-        told = _denoise_images(model, source, target, sigma, each_channel, form, page)
-    elif sigma is not None:
-        raise ConfigError("--sigma is for images; this bundle takes streams")
+        told = _denoise_images(model, source, target, sigma, views, each_channel, form, page)
+    elif sigma is not None or views != 1:
+        raise ConfigError("--sigma and --views are for images; this bundle takes streams")
     elif source == "-":
         if resample:
             raise ConfigError("--resample needs the whole signal: it works on files, not on a pipe")
@@ -316,6 +321,7 @@ def _denoise_images(
     source: str,
     target: str,
     sigma: float | None,
+    views: int,
     each_channel: bool,
     form: dict[str, Any],
     page: _Page,
@@ -334,10 +340,10 @@ def _denoise_images(
         count += len(images)
         apart = each_channel and model.signal.channels == 1 and images.ndim == 4
         if not apart:
-            return denoiser.process(images, sigma=sigma)
+            return denoiser.process(images, sigma=sigma, views=views)
         out = images.copy()
         for c in range(images.shape[3]):
-            out[..., c] = denoiser.process(images[..., c], sigma=sigma)
+            out[..., c] = denoiser.process(images[..., c], sigma=sigma, views=views)
         return out
 
     if container_of(source) != "png":

@@ -319,6 +319,7 @@ def denoise(
     signal: ArrayLike,
     *,
     sigma: float | ArrayLike | None = None,
+    views: int = 1,
     rate_hz: float | None = None,
 ) -> Samples:
     """Denoise a whole signal, or images.
@@ -328,6 +329,7 @@ def denoise(
         signal: a series [T] or [T, C]; images [H, W], [H, W, C], [N, H, W] or [N, H, W, C].
         sigma: of images whose net is told it: the noise's standard deviation in grey levels, one
             or [N]; None estimates it from each image.
+        views: of images: 1, 2 or 4 turned copies whose estimates are averaged.
         rate_hz: of a series, to be checked.
 
     Returns:
@@ -342,9 +344,9 @@ def denoise(
     if model.denoise.family == "image":
         from edgeae.tasks.denoise_images import denoise_images
 
-        return denoise_images(model, values, sigma=sigma)
-    if sigma is not None:
-        raise ConfigError("sigma is told to denoisers of images; this bundle takes a series")
+        return denoise_images(model, values, sigma=sigma, views=views)
+    if sigma is not None or views != 1:
+        raise ConfigError("sigma and views are for denoisers of images; this bundle takes a series")
     if values.ndim not in (1, 2):
         raise SignalError(f"the signal has shape {list(values.shape)}, expected [T] or [T, C]")
     denoiser = Denoiser(model, rate_hz=rate_hz)
