@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from denoise_tables import DENOISE_TABLES
 from page import BLOCK, RESULTS, ROOT, find, markdown, number, read
 from runtime_tables import RUNTIME_TABLES
 
@@ -149,6 +150,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "device": device_table,
     "laws": laws_table,
     "system": system_line,
+    **DENOISE_TABLES,
     **RUNTIME_TABLES,
 }
 

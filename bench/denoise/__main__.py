@@ -20,10 +20,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import common
-from common import FIELDS, PEERS, Row, say
-from suite import file_suite, one_thread
-
-PACKAGES = ("edgeae", "numpy", "onnxruntime", "scipy", *PEERS.values())
+from common import Row, say
+from suite import one_thread
 
 
 def suites(quick: bool, slow: bool, models: Path) -> dict[str, Callable[[], Iterator[Row]]]:
@@ -78,8 +76,7 @@ def main() -> int:
         rows = list(every[task]())
         say(f"{task}: {time.perf_counter() - began:.0f} s")
         if not options.quick:
-            keep = lambda row, task=task: row["task"] != task  # noqa: E731
-            file_suite("denoise", FIELDS, rows, keep=keep, packages=PACKAGES)
+            common.file_rows(task, rows)
     return 0
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import json
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ PEERS = {
     "skimage": "scikit-image",
     "webrtc_noise_gain": "webrtc-noise-gain",
 }
+PACKAGES = ("edgeae", "numpy", "onnxruntime", "scipy", *PEERS.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,8 @@ def usable(task: str, module: str, method: str) -> tuple[bool, list[Row]]:
     """Whether a peer is installed; if not, the row that says so."""
     if importlib.util.find_spec(module) is not None:
         return True, []
-    why = f'not installed: pip install {PEERS[module]}, or "edgeae[bench]"'
+    extra = "its licence is for non-commercial use" if module == "bm3d" else 'or "edgeae[bench]"'
+    why = f"not installed: pip install {PEERS[module]}, {extra}"
     return False, [left_out(task, method, why)]
 
 
@@ -90,6 +94,25 @@ def tuned(
 ) -> tuple[str, Callable[[Array], Array]]:
     """The option with the best score on training material."""
     return max(options, key=lambda option: score(option[1]))
+
+
+def file_rows(task: str, rows: Iterable[Row]) -> None:
+    """Put a task's rows into results/denoise.csv in place of its old ones, the system beside."""
+    from streams import RESULTS, system
+
+    path = RESULTS / "denoise.csv"
+    kept: list[Any] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            old = csv.DictReader(file)
+            kept = [[row[f] for f in FIELDS] for row in old if row["task"] != task]
+    new = [[f"{v:.6g}" if isinstance(v, float) else v for v in row] for row in rows]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(FIELDS)
+        writer.writerows(sorted([*kept, *new], key=lambda row: str(row[0])))
+    told = json.dumps(system(PACKAGES), indent=1, sort_keys=True)
+    (RESULTS / "denoise.system.json").write_text(told + "\n")
 
 
 def mean(values: Iterable[float]) -> float:

@@ -78,7 +78,7 @@ def classical(sigma: float, train: Sequence[Image], *, slow: bool) -> Iterator[M
                 f"weight {w:g} sigma": lambda y, w=w: (
                     top * r.denoise_tv_chambolle(y / top, w * sigma / top, eps=1e-5)
                 )
-                for w in (0.6, 0.8, 1.0, 1.2)
+                for w in (0.4, 0.5, 0.6, 0.8, 1.0)
             },
         )
         yield best(
@@ -93,7 +93,7 @@ def classical(sigma: float, train: Sequence[Image], *, slow: bool) -> Iterator[M
         )
     if not slow:
         return
-    there, missing = usable("images", "bm3d", "BM3D")
+    there, missing = usable("images", "bm3d", "BM3D")  # not in the extra: see its licence
     yield missing
     if there:
         import bm3d

@@ -1,6 +1,6 @@
 """Speech in noise: ours beside RNNoise, WebRTC's suppressor and noisereduce.
 
-Other voices than the one of training (spoken digits of six people, and espeak-ng where it is
+Other voices than the one of training (spoken digits of other people, and espeak-ng where it is
 installed), noise files that no training has seen. Settings of WebRTC and noisereduce are tuned by
 SI-SDR on sentences of the training voice with noise of the training part.
 """

@@ -18,7 +18,7 @@ __all__ = ["picture", "png", "spectrogram", "wave_plot"]
 
 Array = NDArray[Any]
 
-_WIDTH, _ROW, _LEFT, _BOTTOM = 960, 110, 8, 20
+_WIDTH, _ROW, _LEFT, _BOTTOM = 960, 118, 8, 20
 _POINTS = 1400  # more samples than this are drawn as an envelope
 _MOST_COLUMNS = 900
 _FLOOR_DB = 80.0
@@ -52,13 +52,13 @@ def wave_plot(
     height = _ROW * len(rows) + _BOTTOM
     parts = []
     for number, ((title, _, kind), x) in enumerate(zip(rows, finite, strict=True)):
-        top = _ROW * number + 16
+        top = _ROW * number + 28
         parts.append(f'<path class={kind} d="{_path(x, top, low, high)}"/>')
         parts += [
             f'<path class=peak d="M{_LEFT + place * (_WIDTH - 2 * _LEFT):.1f} {top - 3}l-4 -7h8z"/>'
             for place in (marks[number] if number < len(marks) else ())
         ]
-        parts.append(f'<text x="{_LEFT}" y="{top - 4}">{html.escape(title)}</text>')
+        parts.append(f'<text x="{_LEFT}" y="{top - 14}">{html.escape(title)}</text>')
     if seconds is not None:
         for share in (0.0, 0.5, 1.0):
             at = seconds[0] + share * (seconds[1] - seconds[0])
@@ -80,7 +80,7 @@ def _path(x: Array, top: float, low: float, high: float) -> str:
         columns = np.array_split(x, _POINTS // 2)
         x = np.ravel([(column.min(), column.max()) for column in columns])
     across = np.linspace(_LEFT, _WIDTH - _LEFT, max(len(x), 1))
-    down = top + (high - x) / max(high - low, 1e-12) * (_ROW - 26)
+    down = top + (high - x) / max(high - low, 1e-12) * (_ROW - 36)
     return "M" + "L".join(f"{a:.1f} {d:.1f}" for a, d in zip(across, down, strict=False))
 
 
