@@ -107,6 +107,11 @@ def our_methods(bundle: edgeae.Bundle, sigma: float) -> list[Method]:
     return [
         Method(name=OURS, run=lambda y: edgeae.denoise(bundle, y.astype(kind), sigma=sigma)),
         Method(
+            name=f"{OURS}, two views",
+            run=lambda y: edgeae.denoise(bundle, y.astype(kind), sigma=sigma, views=2),
+            chosen="twice the time",
+        ),
+        Method(
             name=f"{OURS}, sigma unknown",
             run=lambda y: edgeae.denoise(bundle, y.astype(kind)),
             chosen="estimated from the image",
