@@ -8,7 +8,7 @@ from collections.abc import Callable
 from page import RESULTS, Rows, find, markdown, number, read
 
 OURS, NOISY = "edgeae", "noisy"
-DIGITS = {"snr": 1, "si_sdr": 1, "psnr": 2, "ssim": 3, "pesq": 2, "stoi": 1, "r_peak_f1": 3}
+DIGITS = {"snr": 1, "si_sdr": 1, "psnr": 2, "ssim": 3, "pesq": 2, "stoi": 1, "r_peak_f1": 4}
 WORDS = {
     "snr": "SNR, dB",
     "si_sdr": "SI-SDR, dB",
