@@ -154,7 +154,9 @@ class DyadicConv(nn.Module):
         else:
             hi = 2**self.bits - 1 if self.relu else 2 ** (self.bits - 1) - 1
             peak = max(float(self.seen_peak) * 1.1, 1e-6)
-            exponent = int(np.floor(np.log2(hi / peak)))
+            # outputs that hardly stir ask for a grid so fine that sums would leave 2^24
+            reach = max(float(self.reach().max()), 2.0**-24)
+            exponent = int(np.floor(np.log2(min(hi / peak, ACCUMULATOR_LIMIT / 2 / reach))))
         self.out_exponent.fill_(exponent)
         return self.out_grid
 
