@@ -72,7 +72,10 @@ def test_the_wheel_holds_every_module_and_nothing_else(device):
         for path in (ROOT / "edgeae").rglob("*")
         if path.suffix in {".py", ".c", ".h", ".md", ".typed"}
     }
-    wanted |= {f"edgeae/recipes/{path.name}" for path in (ROOT / "export/recipes").glob("*.*")}
+    for folder in ("devices", "recipes"):
+        wanted |= {
+            f"edgeae/{folder}/{path.name}" for path in (ROOT / "export" / folder).glob("*.*")
+        }
     extra = {name for name in names - wanted if not name.startswith("edgeae/native/_core.")}
     assert wanted <= names
     assert not extra
