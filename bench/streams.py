@@ -93,7 +93,7 @@ class Subject:
 
 
 def subjects(names: list[str]) -> Iterator[Subject]:
-    """Every exported bundle whose data are there."""
+    """Every exported codec whose data are there; bench/denoise measures the denoisers."""
     from edgeae.train.datasets import load_dataset
 
     for path in sorted(MODELS.glob("*/manifest.json")):
@@ -101,6 +101,8 @@ def subjects(names: list[str]) -> Iterator[Subject]:
         if names and name not in names:
             continue
         bundle = edgeae.load(path.parent)
+        if bundle.manifest.codec is None:
+            continue
         recipe = bundle.manifest.raw.get("recipe", {}).get("data", {})
         source = recipe.get("source", name)
         try:
