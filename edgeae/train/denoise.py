@@ -1,10 +1,4 @@
-"""The phases of a stream denoiser's training, in float and in dyadic arithmetic.
-
-::
-
-    denoise     the net in float
-    denoise-q   the same net on dyadic grids
-"""
+"""The phases of a stream denoiser's training, in float and in dyadic arithmetic."""
 
 from __future__ import annotations
 
@@ -14,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgeae.errors import ModelError
 from edgeae.models.denoise import StreamNet
 from edgeae.models.dyadic import calibrating, set_quantized
 from edgeae.train.denoise_data import (
@@ -30,6 +23,13 @@ from edgeae.train.denoise_data import (
     validation_mixtures,
 )
 from edgeae.train.denoise_recipe import DenoiseRecipe
+from edgeae.train.denoise_steps import (
+    denoise_table,
+    dyadic_schedule,
+    float_schedule,
+    load_net,
+    run_dyadic_phase,
+)
 from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
 
 __all__ = [
@@ -175,27 +175,12 @@ def _choose_trunk_grid(phase: StreamPhase) -> None:
     net.connect()
 
 
-def _table(run: RunFolder) -> DenoiseRecipe:
-    table = run.recipe().denoise
-    if table is None:
-        raise ModelError(f"{run.path} is the run of a {run.recipe().task}, not of a denoiser")
-    return table
-
-
 def train_stream_denoiser(run: RunFolder, *, progress: Progress) -> None:
     """The float phase, ``denoise``."""
-    recipe, table = run.recipe(), _table(run)
+    recipe, table = run.recipe(), denoise_table(run)
     data = load_denoise_data(run)
     torch.manual_seed(recipe.seed)
-    schedule = Schedule(
-        steps=table.steps,
-        learning_rate=table.learning_rate,
-        validate_every=table.validate_every,
-        patience=table.patience,
-        hold=table.hold,
-        muon=table.muon,
-        average=table.average,
-    )
+    schedule = float_schedule(table)
     net = StreamNet(stream_spec(table, data))
     phase = StreamPhase(
         "denoise", net, table, schedule, data, seed=recipe.seed, coarse=table.coarse
@@ -205,35 +190,15 @@ def train_stream_denoiser(run: RunFolder, *, progress: Progress) -> None:
 
 def quantize_stream_denoiser(run: RunFolder, *, progress: Progress) -> dict[str, Any]:
     """The dyadic phase, ``denoise-q``; validation metrics before and after."""
-    recipe, table = run.recipe(), _table(run)
-    data = load_denoise_data(run)
+    recipe, table = run.recipe(), denoise_table(run)
+    data, seed = load_denoise_data(run), recipe.seed + 1
     net = StreamNet(stream_spec(table, data))
     run.load_phase("denoise", net)
-    schedule = Schedule(
-        steps=recipe.quantize.steps,
-        learning_rate=recipe.quantize.learning_rate,
-        validate_every=max(1, min(table.validate_every, recipe.quantize.steps // 8)),
-        average=table.average and min(table.average, 0.99),
+    schedule = dyadic_schedule(recipe, table)
+    phase = StreamPhase("denoise-q", net, table, schedule, data, seed=seed)
+    return run_dyadic_phase(
+        phase, lambda: quantize_stream(phase), run, seed=seed, progress=progress
     )
-    phase = StreamPhase("denoise-q", net, table, schedule, data, seed=recipe.seed + 1)
-    net.eval()
-    with torch.no_grad():
-        before = phase.validate()
-        quantize_stream(phase)
-        rounded = phase.validate()
-    run_phase(phase, run, seed=recipe.seed + 1, progress=progress)
-    net.eval()
-    with torch.no_grad():
-        after = phase.validate()
-    names = [name for name in before if name != "objective"]
-    return {
-        "float": {k: round(before[k], 4) for k in names},
-        "dyadic": {k: round(after[k], 4) for k in names},
-        "rounded_only": {k: round(rounded[k], 4) for k in names},
-        "change_percent": {
-            k: round(100 * (after[k] / before[k] - 1), 3) for k in names if before[k]
-        },
-    }
 
 
 def load_stream_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet:
@@ -242,12 +207,11 @@ def load_stream_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet
     Raises:
         ModelError: that phase is not finished.
     """
-    name = "denoise-q" if quantized else "denoise"
-    if not run.done(name):
-        raise ModelError(f"{run.path} has not finished its phase {name!r}")
-    net = StreamNet(stream_spec(_table(run), load_denoise_data(run)))
-    run.load_phase(name, net)
-    return net.eval()
+
+    def build() -> StreamNet:
+        return StreamNet(stream_spec(denoise_table(run), load_denoise_data(run)))
+
+    return load_net(run, build, quantized=quantized)
 
 
 def stream_metrics(run: RunFolder, *, limit: int | None = None) -> dict[str, Any]:

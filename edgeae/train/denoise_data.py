@@ -21,8 +21,8 @@ from edgeae.train.noise import NoisePart, make_noise, mix
 from edgeae.train.phases import Signal
 from edgeae.train.recipe import Recipe
 from edgeae.train.run import RunFolder
-from edgeae.train.setup import Setup, signal_of, study
-from edgeae.train.training import read_part
+from edgeae.train.setup import Setup, signal_of
+from edgeae.train.training import read_part, setup_of
 
 __all__ = [
     "DenoiseData",
@@ -259,17 +259,7 @@ def load_denoise_data(run: RunFolder) -> DenoiseData:
     """
     recipe = run.recipe()
     part = read_part(recipe, "train")
-    if (run.path / "setup.json").exists():
-        setup = Setup.from_json(run.read_json("setup.json"))
-        changed = [k for k, v in part.sha256.items() if setup.hashes.get(k, v) != v]
-        if changed:
-            raise ConfigError(
-                f"{', '.join(changed)} changed since the run in {run.path} began; bring back the "
-                "older data, or start a new run"
-            )
-    else:
-        setup = study(part)
-        run.write_json("setup.json", setup.to_json())
+    setup = setup_of(run, part)
     table = _table(recipe)
     rate = part.rate_hz
     if rate is None:

@@ -23,11 +23,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeae.errors import ConfigError, ModelError
+from edgeae.errors import ConfigError
 from edgeae.models.denoise import ImageNet, ImageSpec
 from edgeae.models.dyadic import calibrating, set_quantized
 from edgeae.train.datasets import Dataset, load_dataset
 from edgeae.train.denoise_recipe import DenoiseRecipe
+from edgeae.train.denoise_steps import (
+    dyadic_schedule,
+    float_schedule,
+    load_net,
+    run_dyadic_phase,
+)
 from edgeae.train.recipe import Recipe
 from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
 
@@ -255,15 +261,7 @@ def train_image_denoiser(run: RunFolder, *, progress: Progress) -> None:
     part = _denoise_part(recipe)
     train, validation = _read(run, recipe)
     torch.manual_seed(recipe.seed)
-    schedule = Schedule(
-        steps=part.steps,
-        learning_rate=part.learning_rate,
-        validate_every=part.validate_every,
-        patience=part.patience,
-        hold=part.hold,
-        muon=part.muon,
-        average=part.average,
-    )
+    schedule = float_schedule(part)
     net = build_image_net(part, train.shape[1])
     phase = ImageDenoisePhase(
         "denoise", net, part, schedule, train, validation, coarse=part.coarse
@@ -293,39 +291,23 @@ def quantize_image_denoiser(run: RunFolder, *, progress: Progress) -> dict[str, 
     train, validation = _read(run, recipe)
     net = build_image_net(part, train.shape[1])
     run.load_phase("denoise", net)
-    schedule = Schedule(
-        steps=recipe.quantize.steps,
-        learning_rate=recipe.quantize.learning_rate,
-        validate_every=max(1, min(part.validate_every, recipe.quantize.steps // 4)),
-        average=part.average and min(part.average, 0.99),
-    )
+    schedule = dyadic_schedule(recipe, part, validations=4)
     phase = ImageDenoisePhase("denoise-q", net, part, schedule, train, validation)
-    net.eval()
-    with torch.no_grad():
-        before = phase.validate()
-        generator = torch.Generator().manual_seed(0)
-        set_quantized(net, False)
-        fill_weight_grids(net)
-        with calibrating(net):
-            for _ in range(CALIBRATION_BATCHES):
-                x = phase.crops(generator)
-                net(*noisy_images(x, part, generator))
-        net.connect()
-        set_quantized(net, True)
-        rounded = phase.validate()
-    run_phase(phase, run, seed=recipe.seed + 1, progress=progress)
-    net.eval()
-    with torch.no_grad():
-        after = phase.validate()
-    names = [name for name in before if name != "objective"]
-    return {
-        "float": {k: round(before[k], 4) for k in names},
-        "dyadic": {k: round(after[k], 4) for k in names},
-        "rounded_only": {k: round(rounded[k], 4) for k in names},
-        "change_percent": {
-            k: round(100 * (after[k] / before[k] - 1), 3) for k in names if before[k]
-        },
-    }
+    return run_dyadic_phase(
+        phase, lambda: _quantize_images(phase), run, seed=recipe.seed + 1, progress=progress
+    )
+
+
+def _quantize_images(phase: ImageDenoisePhase) -> None:
+    """Calibrate on training crops, fix every grid, switch to dyadic arithmetic."""
+    net, generator = phase.module, torch.Generator().manual_seed(0)
+    set_quantized(net, False)
+    fill_weight_grids(net)
+    with torch.no_grad(), calibrating(net):
+        for _ in range(CALIBRATION_BATCHES):
+            net(*noisy_images(phase.crops(generator), phase.recipe, generator))
+    net.connect()
+    set_quantized(net, True)
 
 
 def load_image_denoiser(run: RunFolder, *, quantized: bool = True) -> ImageNet:
@@ -334,14 +316,12 @@ def load_image_denoiser(run: RunFolder, *, quantized: bool = True) -> ImageNet:
     Raises:
         ModelError: that phase is not finished.
     """
-    recipe = run.recipe()
-    name = "denoise-q" if quantized else "denoise"
-    if not run.done(name):
-        raise ModelError(f"{run.path} has not finished its phase {name!r}")
-    setup = run.read_json("setup.json")
-    net = build_image_net(_denoise_part(recipe), int(setup["channels"]))
-    run.load_phase(name, net)
-    return net.eval()
+
+    def build() -> ImageNet:
+        channels = int(run.read_json("setup.json")["channels"])
+        return build_image_net(_denoise_part(run.recipe()), channels)
+
+    return load_net(run, build, quantized=quantized)
 
 
 # -- scores ----------------------------------------------------------------------------------

@@ -17,11 +17,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgeae.errors import ConfigError, ModelError
+from edgeae.errors import ConfigError
 from edgeae.models.denoise import StreamNet, StreamSpec
 from edgeae.models.dyadic import calibrating, set_quantized
 from edgeae.runtime.stft import LOG_STEPS, StftFrontEnd, StftSpec
 from edgeae.train.denoise_recipe import DenoiseRecipe
+from edgeae.train.denoise_steps import (
+    denoise_table,
+    dyadic_schedule,
+    float_schedule,
+    load_net,
+    run_dyadic_phase,
+)
 from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
 from edgeae.train.speech import (
     RATE_HZ,
@@ -246,13 +253,6 @@ class SpeechData:
     held: tuple[tuple[Tensor, Tensor], ...]
 
 
-def _table(run: RunFolder) -> DenoiseRecipe:
-    table = run.recipe().denoise
-    if table is None:
-        raise ModelError(f"{run.path} is the run of a {run.recipe().task}, not of a denoiser")
-    return table
-
-
 def _noise_folder(table: DenoiseRecipe) -> Path:
     folders = [part.folder for part in table.noise if part.kind == "recorded"]
     others = {part.kind for part in table.noise} - {"recorded", "white"}
@@ -282,7 +282,7 @@ def load_speech_data(run: RunFolder) -> SpeechData:
     Raises:
         ConfigError: a folder is missing or empty, or the recipe mixes other noise.
     """
-    recipe, table = run.recipe(), _table(run)
+    recipe, table = run.recipe(), denoise_table(run)
     noise, speech = _noise_folder(table), folder_of(recipe.data.source)
     if not (run.path / "setup.json").exists():
         hashes = {folder.name: hash_of(folder) for folder in (speech, noise)}
@@ -304,7 +304,7 @@ def load_speech_data(run: RunFolder) -> SpeechData:
 
 
 def _net(run: RunFolder) -> StreamNet:
-    table = _table(run)
+    table = denoise_table(run)
     return speech_net(
         mask_spec(FRONT, width=table.width, dilations=table.dilations, bits=table.bits)
     )
@@ -313,7 +313,7 @@ def _net(run: RunFolder) -> StreamNet:
 def _phase(
     name: str, run: RunFolder, net: StreamNet, schedule: Schedule, data: SpeechData
 ) -> SpeechPhase:
-    table = _table(run)
+    table = denoise_table(run)
     return SpeechPhase(
         name, net, schedule, data.mixer, data.held, FRONT, batch=table.batch, crop=table.crop
     )
@@ -321,53 +321,29 @@ def _phase(
 
 def train_speech_denoiser(run: RunFolder, *, progress: Progress) -> None:
     """The float phase, ``denoise``."""
-    recipe, table = run.recipe(), _table(run)
+    recipe, table = run.recipe(), denoise_table(run)
     data = load_speech_data(run)
     torch.manual_seed(recipe.seed)
-    schedule = Schedule(
-        steps=table.steps,
-        learning_rate=table.learning_rate,
-        validate_every=table.validate_every,
-        patience=table.patience,
-        hold=table.hold,
-        muon=table.muon,
-        average=table.average,
-    )
+    schedule = float_schedule(table)
     phase = _phase("denoise", run, _net(run), schedule, data)
     run_phase(phase, run, seed=recipe.seed, progress=progress)
 
 
 def quantize_speech_denoiser(run: RunFolder, *, progress: Progress) -> dict[str, Any]:
     """The dyadic phase, ``denoise-q``; validation metrics before and after."""
-    recipe, table = run.recipe(), _table(run)
+    recipe, table = run.recipe(), denoise_table(run)
     data = load_speech_data(run)
     net = _net(run)
     run.load_phase("denoise", net)
-    schedule = Schedule(
-        steps=recipe.quantize.steps,
-        learning_rate=recipe.quantize.learning_rate,
-        validate_every=max(1, min(table.validate_every, recipe.quantize.steps // 8)),
-        average=table.average and min(table.average, 0.99),
-    )
-    phase = _phase("denoise-q", run, net, schedule, data)
+    phase = _phase("denoise-q", run, net, dyadic_schedule(recipe, table), data)
     phase.weight = FINAL_SIGNAL_WEIGHT
-    net.eval()
-    with torch.no_grad():
-        before = phase.validate()
-        quantize_speech(net, data.mixer, FRONT)
-        rounded = phase.validate()
-    run_phase(phase, run, seed=recipe.seed + 1, progress=progress)
-    net.eval()
-    with torch.no_grad():
-        after = phase.validate()
-    names = [name for name in before if name != "objective"]
-    found = {"float": before, "rounded_only": rounded, "dyadic": after}
-    return {
-        **{kind: {k: round(values[k], 4) for k in names} for kind, values in found.items()},
-        "change_percent": {
-            k: round(100 * (after[k] / before[k] - 1), 3) for k in names if before[k]
-        },
-    }
+    return run_dyadic_phase(
+        phase,
+        lambda: quantize_speech(net, data.mixer, FRONT),
+        run,
+        seed=recipe.seed + 1,
+        progress=progress,
+    )
 
 
 def load_speech_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet:
@@ -376,12 +352,7 @@ def load_speech_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet
     Raises:
         ModelError: that phase is not finished.
     """
-    name = "denoise-q" if quantized else "denoise"
-    if not run.done(name):
-        raise ModelError(f"{run.path} has not finished its phase {name!r}")
-    net = _net(run)
-    run.load_phase(name, net)
-    return net.eval()
+    return load_net(run, lambda: _net(run), quantized=quantized)
 
 
 def denoised_speech(net: StreamNet, x: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -401,7 +372,7 @@ def speech_metrics(run: RunFolder) -> dict[str, Any]:
 
     Without other voices there is nothing to measure, and the result is empty.
     """
-    recipe, table = run.recipe(), _table(run)
+    recipe, table = run.recipe(), denoise_table(run)
     if not recipe.data.test:
         return {}
     sentences = sentences_of(folder_of(recipe.data.test))

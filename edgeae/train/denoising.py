@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from edgeae.errors import ConfigError
 from edgeae.models.denoise import ImageNet, StreamNet
@@ -10,6 +11,15 @@ from edgeae.train.recipe import Recipe
 from edgeae.train.run import Progress, RunFolder
 
 __all__ = ["denoiser_metrics", "load_denoiser", "quantize_denoiser", "train_denoiser"]
+
+
+class _Family(NamedTuple):
+    """What a family's module does with a run."""
+
+    train: Callable[..., None]
+    quantize: Callable[..., dict[str, Any]]
+    load: Callable[..., StreamNet | ImageNet]
+    metrics: Callable[[RunFolder], dict[str, Any]]
 
 
 def family(recipe: Recipe) -> str:
@@ -23,39 +33,44 @@ def family(recipe: Recipe) -> str:
     return recipe.denoise.family
 
 
-def train_denoiser(run: RunFolder, *, progress: Progress) -> None:
-    """The float phase."""
+def _family_of(run: RunFolder) -> _Family:
     kind = family(run.recipe())
     if kind == "image":
-        from edgeae.train.denoise_images import train_image_denoiser
+        from edgeae.train import denoise_images as images
 
-        train_image_denoiser(run, progress=progress)
-    elif kind == "speech":
-        from edgeae.train.denoise_speech import train_speech_denoiser
+        return _Family(
+            images.train_image_denoiser,
+            images.quantize_image_denoiser,
+            images.load_image_denoiser,
+            images.image_metrics,
+        )
+    if kind == "speech":
+        from edgeae.train import denoise_speech as speech
 
-        train_speech_denoiser(run, progress=progress)
-    else:
-        from edgeae.train.denoise import train_stream_denoiser
+        return _Family(
+            speech.train_speech_denoiser,
+            speech.quantize_speech_denoiser,
+            speech.load_speech_denoiser,
+            speech.speech_metrics,
+        )
+    from edgeae.train import denoise as stream
 
-        train_stream_denoiser(run, progress=progress)
+    return _Family(
+        stream.train_stream_denoiser,
+        stream.quantize_stream_denoiser,
+        stream.load_stream_denoiser,
+        stream.stream_metrics,
+    )
+
+
+def train_denoiser(run: RunFolder, *, progress: Progress) -> None:
+    """The float phase."""
+    _family_of(run).train(run, progress=progress)
 
 
 def quantize_denoiser(run: RunFolder, *, progress: Progress) -> dict[str, Any]:
     """The dyadic phase; the report is kept as ``quantize.json`` in the run's folder."""
-    kind = family(run.recipe())
-    if kind == "image":
-        from edgeae.train.denoise_images import quantize_image_denoiser
-
-        found = quantize_image_denoiser(run, progress=progress)
-    elif kind == "speech":
-        from edgeae.train.denoise_speech import quantize_speech_denoiser
-
-        found = quantize_speech_denoiser(run, progress=progress)
-    else:
-        from edgeae.train.denoise import quantize_stream_denoiser
-
-        found = quantize_stream_denoiser(run, progress=progress)
-    report = {"denoiser": found}
+    report = {"denoiser": _family_of(run).quantize(run, progress=progress)}
     run.write_json("quantize.json", report)
     return report
 
@@ -66,31 +81,9 @@ def load_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet | Imag
     Raises:
         ModelError: that phase is not finished.
     """
-    kind = family(run.recipe())
-    if kind == "image":
-        from edgeae.train.denoise_images import load_image_denoiser
-
-        return load_image_denoiser(run, quantized=quantized)
-    if kind == "speech":
-        from edgeae.train.denoise_speech import load_speech_denoiser
-
-        return load_speech_denoiser(run, quantized=quantized)
-    from edgeae.train.denoise import load_stream_denoiser
-
-    return load_stream_denoiser(run, quantized=quantized)
+    return _family_of(run).load(run, quantized=quantized)
 
 
 def denoiser_metrics(run: RunFolder) -> dict[str, Any]:
     """What the model card states: test metrics in float and as quantized."""
-    kind = family(run.recipe())
-    if kind == "image":
-        from edgeae.train.denoise_images import image_metrics
-
-        return image_metrics(run)
-    if kind == "speech":
-        from edgeae.train.denoise_speech import speech_metrics
-
-        return speech_metrics(run)
-    from edgeae.train.denoise import stream_metrics
-
-    return stream_metrics(run)
+    return _family_of(run).metrics(run)

@@ -23,7 +23,7 @@ from edgeae.train.recipe import Recipe
 from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
 from edgeae.train.setup import Setup, signal_of, study
 
-__all__ = ["TrainingData", "load_training_data", "read_part", "silent", "train"]
+__all__ = ["TrainingData", "load_training_data", "read_part", "setup_of", "silent", "train"]
 
 
 def silent(name: str, done: float, metrics: Mapping[str, float]) -> None:
@@ -43,6 +43,20 @@ def load_training_data(run: RunFolder) -> TrainingData:
     """Read the run's data; the setup is made on first use and kept."""
     recipe = run.recipe()
     part = read_part(recipe, "train")
+    setup = setup_of(run, part)
+    return TrainingData(
+        setup=setup,
+        train=signal_of(part, setup),
+        validation=_validatable(signal_of(read_part(recipe, "val"), setup), recipe.stride),
+    )
+
+
+def setup_of(run: RunFolder, part: Dataset) -> Setup:
+    """What was read off a run's training data, made on first use and kept.
+
+    Raises:
+        ConfigError: the data changed since the run began.
+    """
     if (run.path / "setup.json").exists():
         setup = Setup.from_json(run.read_json("setup.json"))
         changed = [k for k, v in part.sha256.items() if setup.hashes.get(k, v) != v]
@@ -54,11 +68,7 @@ def load_training_data(run: RunFolder) -> TrainingData:
     else:
         setup = study(part)
         run.write_json("setup.json", setup.to_json())
-    return TrainingData(
-        setup=setup,
-        train=signal_of(part, setup),
-        validation=_validatable(signal_of(read_part(recipe, "val"), setup), recipe.stride),
-    )
+    return setup
 
 
 def read_part(recipe: Recipe, split: str) -> Dataset:
