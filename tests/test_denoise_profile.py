@@ -13,6 +13,7 @@ from denoiser_bundles import image_bundle, speech_bundle, stream_bundle
 import edgeae.profiling.denoise_profile as denoise_profile
 from edgeae.cli import app
 from edgeae.errors import SignalError
+from edgeae.profiling import rows
 from edgeae.profiling.confirm import is_denoiser, profile
 from edgeae.profiling.denoise_profile import denoiser_again
 from edgeae.profiling.options import BenchOptions
@@ -21,8 +22,9 @@ from edgeae.profiling.table import lines_of
 
 @pytest.fixture(autouse=True)
 def _few_processes(monkeypatch):
-    for name in ("_COLD_STARTS", "_WARM_STARTS", "_MEMORY_RUNS"):
+    for name in ("_COLD_STARTS", "_MEMORY_RUNS"):
         monkeypatch.setattr(denoise_profile, name, 1)
+    monkeypatch.setattr(rows, "_WARM_STARTS", 1)
 
 
 def test_a_streams_figures(tmp_path):

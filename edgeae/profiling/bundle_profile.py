@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection
 
 import numpy as np
 
-from edgeae.profiling.blocks import Measured, Workload, measure
+from edgeae.profiling.blocks import measure
 from edgeae.profiling.costs import artefacts_of, nets_of, priors_of
 from edgeae.profiling.frames import Frames
 from edgeae.profiling.loops import BatchLoop, FileLoop, net_loop
@@ -16,8 +14,18 @@ from edgeae.profiling.machine import machine
 from edgeae.profiling.options import BenchOptions
 from edgeae.profiling.packets import PacketLoop
 from edgeae.profiling.process import FreshProcesses
-from edgeae.profiling.profile import BENCH_FORMAT, BENCH_VERSION, Profile, now
+from edgeae.profiling.profile import Profile
 from edgeae.profiling.reference import Reference
+from edgeae.profiling.rows import (
+    FEW_ROUNDS,
+    Row,
+    Say,
+    bundle_row,
+    head,
+    medians,
+    rates,
+    warm_starts,
+)
 from edgeae.profiling.stages import STAGES
 from edgeae.profiling.subject import BundleSubject
 
@@ -25,13 +33,8 @@ __all__ = ["bundle_again", "profile_bundle"]
 
 _SHARES = {"latency": 0.45, "nets": 0.05, "batch": 0.1, "file": 0.1, "growth": 0.15}
 _COLD_STARTS = 5
-_WARM_STARTS = 7
 _MEMORY_RUNS = 3
-_FEW_ROUNDS = 3
 _IMPORTS = ("edgeae.tasks.stream", "edgeae.runtime.bundle")
-
-Say = Callable[[str], None]
-Row = dict[str, Any]
 
 
 def profile_bundle(
@@ -70,18 +73,8 @@ def profile_bundle(
         growth = fresh.growth(n_frames=options.growth_frames, seconds=budget["growth"])
     return Profile(
         data={
-            "format": BENCH_FORMAT,
-            "version": BENCH_VERSION,
-            "measured": now(),
-            "machine": about | {"load_average_after": machine()["load_average"]},
-            "subject": {
-                "kind": "bundle",
-                "name": bundle.name,
-                "task": bundle.manifest.raw["task"],
-                "fingerprint": bundle.fingerprint.hex(),
-                "exact": bundle.manifest.exact,
-                "engine": subject.engine,
-            },
+            **head(about),
+            "subject": bundle_row(bundle, subject.engine),
             "options": options.to_json() | {"frame_items": frames.items},
             "input": {
                 "source": frames.source,
@@ -136,13 +129,7 @@ def _latency(subject: BundleSubject, budget_s: float, say: Say) -> list[Row]:
 
 
 def _rates(seconds: float, n_items: int, frames: Frames) -> Row:
-    """Throughput, and how many times faster than the signal arrives."""
-    per_s = n_items / seconds
-    return {
-        "items_per_s": round(per_s, 1),
-        "samples_per_s": round(per_s * frames.whole[:1].size, 1),
-        "real_time_factor": round(per_s / frames.rate_hz, 3) if frames.rate_hz else None,
-    }
+    return rates(seconds, n_items, frames.whole[:1].size, frames.rate_hz)
 
 
 def _nets(subject: BundleSubject, budget_s: float) -> list[Row]:
@@ -153,7 +140,7 @@ def _nets(subject: BundleSubject, budget_s: float) -> list[Row]:
     bundle = subject.bundle
     nets = {"encoder.onnx": bundle.encoder(), "decoder.onnx": bundle.decoder()}
     loops = [net_loop(name, net, inputs[name]) for name, net in nets.items()]
-    times = _medians(loops, budget_s)
+    times = medians(loops, budget_s)
     rows = []
     for row in nets_of(bundle, {name: x.shape for name, x in inputs.items()}):
         name = row["net"]
@@ -169,7 +156,7 @@ def _nets(subject: BundleSubject, budget_s: float) -> list[Row]:
 def _batches(subject: BundleSubject, budget_s: float, frame_s: float) -> list[Row]:
     """Several frames in one call, as many as were asked for or as time permits."""
     frames, promises = subject.frames, subject.promises
-    fits = int(budget_s / (frame_s * len(promises) * (_FEW_ROUNDS + 1)))
+    fits = int(budget_s / (frame_s * len(promises) * (FEW_ROUNDS + 1)))
     n_frames = max(1, min(subject.options.batch, fits))
     loops = [
         BatchLoop(
@@ -185,17 +172,17 @@ def _batches(subject: BundleSubject, budget_s: float, frame_s: float) -> list[Ro
             "frame_p50_us": round(1e6 * seconds / n_frames, 3),
             **_rates(seconds, n_frames * frames.items, frames),
         }
-        for (name, direction), (seconds, _) in _medians(loops, budget_s).items()
+        for (name, direction), (seconds, _) in medians(loops, budget_s).items()
     ]
 
 
 def _files(subject: BundleSubject, budget_s: float, frame_s: float) -> list[Row]:
     """The whole signal, or as much of it as time permits, in one call as to a file."""
     frames, promises = subject.frames, subject.promises
-    fits = budget_s / (frame_s * len(promises) * (_FEW_ROUNDS + 1))
+    fits = budget_s / (frame_s * len(promises) * (FEW_ROUNDS + 1))
     n_items = int(max(frames.items, min(len(frames.whole), fits * frames.items)))
     loops = [FileLoop(subject.bundle, frames.whole[:n_items], promise) for promise in promises]
-    found = _medians(loops, budget_s)
+    found = medians(loops, budget_s)
     sizes = {loop.name: loop.n_bytes for loop in loops}
     return [
         {
@@ -211,42 +198,24 @@ def _files(subject: BundleSubject, budget_s: float, frame_s: float) -> list[Row]
     ]
 
 
-def _medians(
-    loops: Sequence[Workload], budget_s: float
-) -> dict[tuple[str, str], tuple[float, int]]:
-    """Median seconds and number of calls of each loop's directions."""
-
-    def median(measured: Measured) -> tuple[float, int]:
-        return float(np.median(measured.times)) / 1e9, measured.times.size
-
-    found = measure(
-        loops, {}, budget_s=budget_s, reference=Reference(), min_rounds=_FEW_ROUNDS, warm_rounds=1
-    )
-    return {(m.workload, m.direction): median(m) for m in found}
-
-
 def _warm_start(subject: BundleSubject) -> Row:
     """Milliseconds to load the model again in a running process and code a frame with it."""
-    rows = []
     promise = subject.promises[0]
-    for _ in range(_WARM_STARTS):
-        began = time.perf_counter()
+
+    def load() -> Callable[[], object]:
         bundle = subject.open()
         if bundle.net is not None:
             bundle.encoder()
             bundle.decoder()
         len(bundle.sample_priors)  # reads the priors
-        loaded = time.perf_counter()
-        loop = PacketLoop(bundle, subject.pieces[:1], promise, grid=subject.grid(promise))
-        loop.encode_first()
-        rows.append([time.perf_counter() - began, loaded - began])
-    table = 1e3 * np.array(rows)
-    return {
-        "n": _WARM_STARTS,
-        "p50_ms": round(float(np.median(table[:, 0])), 3),
-        "min_ms": round(float(table[:, 0].min()), 3),
-        "load_ms": round(float(np.median(table[:, 1])), 3),
-    }
+
+        def first_use() -> None:
+            grid = subject.grid(promise)
+            PacketLoop(bundle, subject.pieces[:1], promise, grid=grid).encode_first()
+
+        return first_use
+
+    return warm_starts(load)
 
 
 def _fresh(subject: BundleSubject) -> FreshProcesses:

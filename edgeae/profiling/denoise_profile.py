@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from edgeae.profiling.loops import CallLoop
 from edgeae.profiling.machine import machine
 from edgeae.profiling.options import BenchOptions
 from edgeae.profiling.process import FreshProcesses
-from edgeae.profiling.profile import BENCH_FORMAT, BENCH_VERSION, Profile, now
+from edgeae.profiling.profile import Profile
 from edgeae.profiling.recorder import Recorder
 from edgeae.profiling.reference import Reference
+from edgeae.profiling.rows import Row, Say, bundle_row, head, medians, rates, warm_starts
 from edgeae.profiling.stages import STAGES
 from edgeae.runtime.bundle import Bundle, load
 from edgeae.tasks.denoise import denoise
@@ -33,14 +33,10 @@ _SIDE = 256
 _BLOCKS = 16
 _FILE_BLOCKS = 256
 _COLD_STARTS = 5
-_WARM_STARTS = 7
 _MEMORY_RUNS = 3
-_FEW_ROUNDS = 3
 _IMPORTS = ("edgeae.profiling.denoise_calls", "edgeae.runtime.bundle")
 
 Samples = NDArray[Any]
-Say = Callable[[str], None]
-Row = dict[str, Any]
 
 
 class _Loop:
@@ -164,18 +160,8 @@ def profile_denoiser(
     sizes = {name: len(content) for name, content in sorted(bundle.files.items())}
     return Profile(
         data={
-            "format": BENCH_FORMAT,
-            "version": BENCH_VERSION,
-            "measured": now(),
-            "machine": about | {"load_average_after": machine()["load_average"]},
-            "subject": {
-                "kind": "bundle",
-                "name": bundle.name,
-                "task": bundle.task,
-                "fingerprint": bundle.fingerprint.hex(),
-                "exact": bundle.manifest.exact,
-                "engine": subject.engine,
-            },
+            **head(about),
+            "subject": bundle_row(bundle, subject.engine),
             "options": options.to_json() | {"frame_items": subject.items},
             "input": {
                 "source": subject.source,
@@ -228,19 +214,7 @@ def _latency(subject: _Subject, budget_s: float, say: Say) -> list[Row]:
 
 
 def _rates(seconds: float, n_items: int, subject: _Subject) -> Row:
-    per_s = n_items / seconds
-    return {
-        "items_per_s": round(per_s, 1),
-        "samples_per_s": round(per_s * subject.whole[:1].size, 1),
-        "real_time_factor": round(per_s / subject.rate_hz, 3) if subject.rate_hz else None,
-    }
-
-
-def _median(loop: Workload, budget_s: float) -> tuple[float, int]:
-    (measured,) = measure(
-        [loop], {}, budget_s=budget_s, reference=Reference(), min_rounds=_FEW_ROUNDS, warm_rounds=1
-    )
-    return float(np.median(measured.times)) / 1e9, measured.times.size
+    return rates(seconds, n_items, subject.whole[:1].size, subject.rate_hz)
 
 
 def _batches(subject: _Subject, budget_s: float) -> list[Row]:
@@ -253,7 +227,8 @@ def _batches(subject: _Subject, budget_s: float) -> list[Row]:
     else:
         many = np.stack([subject.pieces[k % len(subject.pieces)] for k in range(n)])
         call = subject.denoiser(streams=n)
-    seconds, _ = _median(CallLoop(subject.name, {"denoise": call}, many), budget_s)
+    loop = CallLoop(subject.name, {"denoise": call}, many)
+    ((seconds, _),) = medians([loop], budget_s).values()
     return [
         {
             "promise": subject.name,
@@ -272,7 +247,8 @@ def _files(subject: _Subject, budget_s: float) -> list[Row]:
     laps = -(-_FILE_BLOCKS * subject.items // len(subject.whole))
     whole = np.concatenate([subject.whole] * laps)
     call = lambda x: denoise(subject.bundle, x)  # noqa: E731
-    seconds, n = _median(CallLoop("whole signal", {"denoise": call}, whole), budget_s)
+    loop = CallLoop("whole signal", {"denoise": call}, whole)
+    ((seconds, n),) = medians([loop], budget_s).values()
     return [
         {
             "promise": "whole signal",
@@ -304,20 +280,12 @@ def _net(subject: _Subject) -> Row:
 
 def _warm_start(subject: _Subject) -> Row:
     """Milliseconds to load the model again in a running process and denoise a block with it."""
-    rows = []
-    for _ in range(_WARM_STARTS):
-        began = time.perf_counter()
+
+    def load() -> Callable[[], object]:
         call = process_of(subject.open())
-        loaded = time.perf_counter()
-        call(subject.pieces[0])
-        rows.append([time.perf_counter() - began, loaded - began])
-    table = 1e3 * np.array(rows)
-    return {
-        "n": _WARM_STARTS,
-        "p50_ms": round(float(np.median(table[:, 0])), 3),
-        "min_ms": round(float(table[:, 0].min()), 3),
-        "load_ms": round(float(np.median(table[:, 1])), 3),
-    }
+        return lambda: call(subject.pieces[0])
+
+    return warm_starts(load)
 
 
 def _fresh(subject: _Subject) -> FreshProcesses:

@@ -17,8 +17,9 @@ from edgeae.profiling.loops import CallLoop
 from edgeae.profiling.machine import machine
 from edgeae.profiling.options import BenchOptions
 from edgeae.profiling.process import FreshProcesses
-from edgeae.profiling.profile import BENCH_FORMAT, BENCH_VERSION, Profile, now
+from edgeae.profiling.profile import Profile
 from edgeae.profiling.reference import Reference
+from edgeae.profiling.rows import head
 from edgeae.runtime.engines import check_engine
 from edgeae.runtime.session import open_graph
 
@@ -106,10 +107,7 @@ def profile_graph(
         growth = fresh.growth(n_frames=options.growth_frames, seconds=budget["growth"])
     return Profile(
         data={
-            "format": BENCH_FORMAT,
-            "version": BENCH_VERSION,
-            "measured": now(),
-            "machine": about | {"load_average_after": machine()["load_average"]},
+            **head(about),
             "subject": {
                 "kind": "onnx",
                 "name": subject.name,
