@@ -103,10 +103,66 @@ def test_images_are_counted_one_by_one():
     assert many.use().macs == 8 * one.use().macs
 
 
+# -- denoisers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["denoise-ecg", "denoise-vibration"])
+def test_a_stream_is_counted_to_the_byte(name):
+    """Weights as integers, the past of each layer once, and little else."""
+    bundle = Bundle.load(MODELS / name)
+    cost, spec, channels = bundle.manifest.raw["cost"], bundle.denoise, bundle.signal.channels
+    one, many = bundle_footprint(bundle), bundle_footprint(bundle, window=63)
+    (net,) = one.parts
+    assert (one.window_items, many.window_items) == (spec.hop, 64)
+    assert round(one.use(Use.DENOISE).macs / spec.hop, 1) == cost["macs_per_sample"]
+    assert many.use().macs == 64 // spec.hop * one.use().macs
+    assert net.n_parameters == cost["parameters"] + 3 * channels  # center, unit, and unit back
+    kept = sum(2 * c * n for c, n in (state.shape for state in spec.state))
+    steps = 2 * (channels * spec.hop + sum(state.shape[0] for state in spec.state[1:]))
+    assert net.state_bytes == kept + steps
+    assert net.arena_bytes < 1000
+    assert {layer.arithmetic for layer in net.layers if layer.macs} == {"int16"}
+    assert one.window_s == spec.hop / bundle.signal.rate_hz
+
+
+def test_speech_brings_its_transform_and_images_their_size():
+    speech = bundle_footprint(Bundle.load(MODELS / "denoise-speech"))
+    transform, net = speech.parts
+    assert (transform.name, speech.window_items) == ("transform", 256)
+    assert transform.host is None
+    assert net.layers[0].activation_bytes == 2 * 129
+    image = Bundle.load(MODELS / "denoise-image")
+    large, small = bundle_footprint(image), bundle_footprint(image, size=(31, 64))
+    assert (large.window_samples, small.window_samples) == (256 * 256, 32 * 64)
+    assert large.use().macs == 32 * small.use().macs
+    assert large.window_samples * image.manifest.raw["cost"]["macs_per_pixel"] == large.use().macs
+
+
+def test_python_takes_its_time_around_a_block():
+    model = bundle_footprint(Bundle.load(MODELS / "denoise-ecg"))
+    found = estimate(model, model.use(), load_device("x86-gateway"))
+    assert "Python per block, us" in found.sources
+    assert "Python per frame, us" not in found.sources
+    assert found.time_ms.typical > 0.029
+    chip = estimate(model, model.use(), load_device("stm32l4r5"))
+    assert chip.fits
+    assert chip.ram_bytes == model.use().ram_bytes
+
+
+def test_what_a_denoiser_has_not_cannot_be_chosen(ecg):
+    denoiser = Bundle.load(MODELS / "denoise-ecg")
+    with pytest.raises(ConfigError, match="have no height and width"):
+        bundle_footprint(denoiser, size=(8, 8))
+    with pytest.raises(ConfigError, match="is a codec"):
+        bundle_footprint(ecg, size=(8, 8))
+    with pytest.raises(ConfigError, match="expected at least 1"):
+        bundle_footprint(denoiser, window=0)
+
+
 # -- recipes ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["digits"])
+@pytest.mark.parametrize("name", ["digits", "denoise-speech"])
 def test_a_recipe_costs_what_its_trained_bundle_costs(name):
     from edgeae.exporting.untrained import recipe_footprint
     from edgeae.train.recipe import load_recipe
@@ -154,9 +210,9 @@ def test_every_profile_is_complete_and_says_where_its_figures_come_from():
     for name in names:
         device = load_device(name)
         anchors = [*device.cycles_per_mac.values(), device.symbol_cycles, device.run_us]
-        linux = (device.native, device.frame_us, device.classical_cycles)
+        linux = (device.native, device.frame_us, device.block_us, device.classical_cycles)
         anchors += [anchor for anchor in linux if anchor is not None]
-        assert len(anchors) == (5 if device.is_mcu else 8)
+        assert len(anchors) == (5 if device.is_mcu else 9)
         for anchor in (*anchors, device.active_mw):
             assert len(anchor.source) > 20
             if anchor.basis == "measured":

@@ -70,6 +70,21 @@ def test_without_a_device_all_of_them_are_shown():
         assert device["name"] in _run("--list").stdout
 
 
+def test_a_denoiser_is_reported_by_its_hop_or_its_image():
+    result = _run(str(MODELS / "denoise-ecg"), "--device", "stm32h7a3", "--max-ram", "96K")
+    assert result.exit_code == 0
+    for text in (
+        "denoise-ecg (bundle): windows of 4 items, 4 samples, 0.01111 s",
+        "within budget: denoise on stm32h7a3",
+    ):
+        assert text in result.output
+    assert (
+        _run(str(MODELS / "denoise-ecg"), "--device", "rp2040", "--max-ram", "32K").exit_code == 3
+    )
+    image = _run(str(MODELS / "denoise-image"), "--shape", "64,48", "--json")
+    assert json.loads(image.stdout)["model"]["window_samples"] == 64 * 48
+
+
 def test_budgets_gate_with_exit_code_3():
     kept = _run(ECG, "--device", "stm32l4r5", "--max-flash", "256K", "--max-ram", "64K")
     assert kept.exit_code == 0
@@ -101,6 +116,9 @@ def test_budgets_gate_with_exit_code_3():
         ([ECG, "--use", "run"], "choose encode-lossy"),
         ([ECG, "--window", "0"], "window is 0"),
         ([ECG, "--shape", "1,2"], "--shape goes with an .onnx file"),
+        ([str(MODELS / "denoise-ecg"), "--shape", "1,2"], "other bundles take --window"),
+        (["digits", "--shape", "1,2"], "not a recipe"),
+        ([str(MODELS / "denoise-ecg"), "--use", "run"], "choose denoise"),
         ([ECG, "--set", "seed=2"], "--data and --set go with a recipe"),
         ([f"{ECG}/encoder.onnx"], "axis T is free, so give the input's shape, such as 1,1,1024"),
         ([f"{ECG}/encoder.onnx", "--shape", "a,b"], "expected numbers such as 1,640"),
@@ -147,15 +165,15 @@ def test_the_help_names_every_use():
 
 def test_export_holds_the_budgets_of_the_device():
     from edgeae.errors import ModelError
-    from edgeae.exporting.bundle import _check_device
+    from edgeae.exporting.bundle import check_device
     from edgeae.train.recipe import parse_recipe
 
     bundle = Bundle.load(ECG)
     text = 'name = "x"\n[budgets]\ndevice = "stm32l4r5"\nmax_ram = '
-    _check_device(parse_recipe('name = "x"'), bundle)
-    _check_device(parse_recipe(text + '"64K"'), bundle)
+    check_device(parse_recipe('name = "x"'), bundle)
+    check_device(parse_recipe(text + '"64K"'), bundle)
     with pytest.raises(ModelError, match="over budget on stm32l4r5: ram 33,138 bytes > 8,192"):
-        _check_device(parse_recipe(text + '"8K"'), bundle)
+        check_device(parse_recipe(text + '"8K"'), bundle)
 
 
 def test_an_onnx_file_is_reported(tmp_path):

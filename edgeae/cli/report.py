@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_USES = "encode-lossy, encode-bound, decode-lossy, decode-bound, run"
+_USES = "encode-lossy, encode-bound, decode-lossy, decode-bound, denoise, run"
 
 
 @command("report")
@@ -29,7 +29,9 @@ def report(
     device: list[str] | None = typer.Option(None, "--device", help="Device; repeat for more."),
     use: str | None = typer.Option(None, help=f"What budgets and layers are for: {_USES}."),
     window: int | None = typer.Option(None, help="Time steps or images per window."),
-    shape: str | None = typer.Option(None, help="Input shape of an .onnx file: 1,640."),
+    shape: str | None = typer.Option(
+        None, help="Input shape of an .onnx file: 1,640; of a denoiser of images: HEIGHT,WIDTH."
+    ),
     data: str | None = typer.Option(None, "--data", help="Data of a recipe: name or path."),
     settings: list[str] | None = typer.Option(
         None, "--set", metavar="KEY=VALUE", help="Override a field of a recipe."
@@ -103,12 +105,12 @@ def _model(
     path = Path(target)
     if path.suffix.lower() == ".onnx":
         return onnx_footprint(path.read_bytes(), _shape(shape), name=path.name), Budget(), None
-    if shape is not None:
-        raise ConfigError("--shape goes with an .onnx file; bundles and recipes take --window")
     if path.is_dir() or (path.is_file() and zipfile.is_zipfile(path)):
         if data is not None or settings:
             raise ConfigError(f"--data and --set go with a recipe, and {target} is a bundle")
-        return _bundle(target, window)
+        return _bundle(target, window, _shape(shape))
+    if shape is not None:
+        raise ConfigError("--shape goes with an .onnx file or a denoiser of images, not a recipe")
     from edgeae.exporting.untrained import recipe_footprint
     from edgeae.train.recipe import load_recipe, with_overrides
 
@@ -121,7 +123,9 @@ def _model(
     return found, budgets.device_budget(), budgets.device
 
 
-def _bundle(target: str, window: int | None) -> tuple[ModelFootprint, Budget, str | None]:
+def _bundle(
+    target: str, window: int | None, shape: tuple[int, ...] | None
+) -> tuple[ModelFootprint, Budget, str | None]:
     from edgeae.footprint.budget import Budget
     from edgeae.footprint.model import bundle_footprint
     from edgeae.runtime.bundle import Bundle
@@ -130,6 +134,14 @@ def _bundle(target: str, window: int | None) -> tuple[ModelFootprint, Budget, st
         bundle = Bundle.load(target)
     except VersionError as error:
         raise ConfigError(f"{target}: {error}") from error
+    size = None
+    if shape is not None:
+        if bundle.task != "denoise" or bundle.denoise.family != "image" or len(shape) != 2:
+            raise ConfigError(
+                "--shape goes with an .onnx file, or is HEIGHT,WIDTH for a denoiser of images; "
+                "other bundles take --window"
+            )
+        size = (shape[0], shape[1])
     recipe = bundle.manifest.raw.get("recipe")
     budgets = recipe.get("budgets", {}) if isinstance(recipe, dict) else {}
 
@@ -139,7 +151,7 @@ def _bundle(target: str, window: int | None) -> tuple[ModelFootprint, Budget, st
     own = Budget.parse(
         flash=text("max_flash"), ram=text("max_ram"), ms=text("max_ms"), uj=text("max_uj")
     )
-    return bundle_footprint(bundle, window=window), own, text("device")
+    return bundle_footprint(bundle, window=window, size=size), own, text("device")
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:

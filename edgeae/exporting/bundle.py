@@ -31,7 +31,7 @@ from edgeae.train.run import Progress, RunFolder
 from edgeae.train.setup import Setup
 from edgeae.train.training import load_training_data, silent
 
-__all__ = ["codec_part", "export_run"]
+__all__ = ["check_device", "codec_part", "export_run"]
 
 RMSE_GUARD = 4.0  # a lossy frame this much worse than validation is coded otherwise
 GOLDEN_ITEMS = 1024
@@ -69,10 +69,6 @@ def export_run(
         return export_tutorial(run, out)
     if not is_quantized(run):
         quantize(run, progress=progress, threads=torch.get_num_threads())
-    if run.recipe().task == "denoise":
-        from edgeae.exporting.denoise import export_denoise_run
-
-        return export_denoise_run(run, out)
     parts = load_training_data(run)
     model = load_quantized(run)
     graphs: dict[str, onnx.ModelProto] = {}
@@ -118,7 +114,7 @@ def export_run(
     files = {name: graph.SerializeToString() for name, graph in graphs.items()}
     files["coder.npz"] = pack_coder(latent, priors)
     _check_budgets(model.recipe, cost, files)
-    _check_device(model.recipe, Bundle.from_files(seal(manifest, files)))
+    check_device(model.recipe, Bundle.from_files(seal(manifest, files)))
     files["README.md"] = model_card(manifest, files).encode()
     return write_bundle(
         out, manifest, files, golden_signal=_golden_signal(parts.validation, parts.setup)
@@ -250,8 +246,12 @@ def _check_budgets(recipe: Recipe, cost: dict[str, float], files: dict[str, byte
             )
 
 
-def _check_device(recipe: Recipe, bundle: Bundle) -> None:
-    """Hold the recipe's device budgets against the model as it will be shipped."""
+def check_device(recipe: Recipe, bundle: Bundle) -> None:
+    """Hold the recipe's device budgets against the model as it will be shipped.
+
+    Raises:
+        ModelError: a budget is broken.
+    """
     budgets = recipe.budgets
     if budgets.device is None:
         return

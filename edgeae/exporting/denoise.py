@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from edgeae.errors import ModelError
 from edgeae.exporting.card import denoiser_card
@@ -17,13 +18,9 @@ from edgeae.models.denoise import ImageNet, StreamNet
 from edgeae.models.dyadic import dyadic_layers
 from edgeae.runtime.bundle import Bundle, write_bundle
 from edgeae.runtime.stft import StftSpec
-from edgeae.train.denoising import denoiser_metrics, load_denoiser
-from edgeae.train.recipe import recipe_to_dict
-from edgeae.train.run import RunFolder
 
-__all__ = ["export_denoise_run", "export_denoiser"]
+__all__ = ["denoise_part", "export_denoiser"]
 
-_SPEECH_HZ = 16000.0  # where the recipe does not say
 _GOLDEN_STEPS = 64
 _GOLDEN_SIDE = 32
 
@@ -63,7 +60,6 @@ def export_denoiser(
     """
     if not all(layer.quantized for layer in dyadic_layers(net)):
         raise ModelError(f"{name}: the net is not quantized: calibrate, connect and set_quantized")
-    image = isinstance(net, ImageNet)
     about = {"bundle": name}
     graph = image_graph(net, about) if isinstance(net, ImageNet) else stream_graph(net, about)
     certificate = [{"graph": "denoiser.onnx", **layer.to_json()} for layer in certify(graph)]
@@ -71,12 +67,7 @@ def export_denoiser(
         "name": name,
         "task": "denoise",
         "exact": True,
-        "denoise": {
-            "signal": _signal_part(net, signal, speech=front_end is not None),
-            **(_image_part(net) if isinstance(net, ImageNet) else _stream_part(net, front_end)),
-            "input_peak": int(input_peaks(graph)["image" if image else "signal"]),
-            "front_end": None if front_end is None else dict(front_end),
-        },
+        "denoise": denoise_part(net, graph, signal, front_end),
         "certificate": certificate,
         "metrics": dict(metrics or {}),
         "cost": _cost(net, front_end),
@@ -89,47 +80,26 @@ def export_denoiser(
     return write_bundle(out, manifest, files, golden_signal=x.astype(np.int32))
 
 
-def export_denoise_run(run: RunFolder, out: str | os.PathLike[str]) -> Bundle:
-    """Export a denoiser's run, which is trained and quantized.
+def denoise_part(
+    net: StreamNet | ImageNet,
+    graph: onnx.ModelProto,
+    signal: Mapping[str, Any],
+    front_end: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The manifest's ``denoise`` part: what a runtime must know of the model.
 
     Args:
-        run: the run.
-        out: the bundle's folder, or a file ending in ``.zip``.
-
-    Returns:
-        The bundle, loaded back from ``out``.
-
-    Raises:
-        ModelError: the run is not finished, or the certificate does not pass.
+        net: connected.
+        graph: what it was written as.
+        signal: as of `export_denoiser`.
+        front_end: likewise.
     """
-    recipe = run.recipe()
-    net = load_denoiser(run)
-    told = run.read_json("setup.json") if (run.path / "setup.json").exists() else {}
-    signal = {key: told[key] for key in ("dtype", "rate_hz", "unit", "grids") if told.get(key)}
-    if told.get("names"):
-        signal["channel_names"] = list(told["names"])
-    if recipe.data.rate_hz:
-        signal["rate_hz"] = recipe.data.rate_hz
-    front_end = None
-    if recipe.denoise is not None and recipe.denoise.family == "speech":
-        from edgeae.train.denoise_speech import FRONT
-
-        front_end, signal = FRONT.to_json(), {"rate_hz": _SPEECH_HZ} | signal
-    values = recipe_to_dict(recipe)
-    for key in ("source", "test"):
-        if values["data"].get(key):
-            values["data"][key] = os.path.basename(os.path.normpath(values["data"][key]))
-    metrics = {"test": denoiser_metrics(run), "training_seconds": round(run.seconds(), 1)}
-    return export_denoiser(
-        net,
-        out,
-        name=recipe.name,
-        signal=signal,
-        front_end=front_end,
-        metrics=metrics | {"quantization": run.read_json("quantize.json")},
-        recipe=values,
-        data=told.get("hashes", {}),
-    )
+    return {
+        "signal": _signal_part(net, signal, speech=front_end is not None),
+        **(_image_part(net) if isinstance(net, ImageNet) else _stream_part(net, front_end)),
+        "input_peak": int(input_peaks(graph)[graph.graph.input[0].name]),
+        "front_end": None if front_end is None else dict(front_end),
+    }
 
 
 def _signal_part(

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from edgeae.errors import ModelError
+from edgeae.exporting.bundle import check_device
 from edgeae.exporting.denoise import export_denoiser
 from edgeae.quantize.dyadic import is_quantized, quantize
 from edgeae.runtime.bundle import Bundle
@@ -62,6 +63,7 @@ def export_denoiser_run(
     most = recipe.budgets.max_bundle_bytes
     if most is not None and size > most:
         raise ModelError(f"budgets.max_bundle_bytes is {most:g} and {out} has {size:g}")
+    check_device(recipe, bundle)
     return bundle
 
 

@@ -114,6 +114,7 @@ class Device:
         host: memory of a Python program; None for a microcontroller.
         native: cycles per MAC of exact nets on edgeae's own engine; None for a microcontroller.
         frame_us: what Python adds to a frame; likewise.
+        block_us: what Python adds to a block of a denoiser; likewise.
         classical_cycles: the classical mode's search, per sample; likewise.
     """
 
@@ -133,6 +134,7 @@ class Device:
     host: HostMemory | None = None
     native: Anchor | None = None
     frame_us: Anchor | None = None
+    block_us: Anchor | None = None
     classical_cycles: Anchor | None = None
 
     @property
@@ -221,6 +223,7 @@ def parse_device(text: str, *, name: str) -> Device:
         ),
         native=None if host is None else table.anchor("native_cycles_per_mac"),
         frame_us=None if host is None else table.anchor("frame_us"),
+        block_us=None if host is None else table.anchor("block_us"),
         classical_cycles=None if host is None else table.anchor("classical_cycles"),
     )
     if device.clock_hz <= 0 or device.ram_bytes <= 0:

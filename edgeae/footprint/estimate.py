@@ -130,10 +130,13 @@ def part_time_ms(part: Part, device: Device, engine: str) -> Range:
 def _python_ms(
     model: ModelFootprint, use: UseFootprint, device: Device
 ) -> tuple[Range, dict[str, Anchor]]:
-    """What a Python program adds: its own time around a frame, and the classical mode's search."""
+    """What Python adds: its own time around a frame or block, and the classical mode's search."""
     time_ms = Range(low=0, typical=0, high=0)
     sources: dict[str, Anchor] = {}
-    if device.frame_us is not None and use.use is not Use.RUN:
+    if device.block_us is not None and use.use is Use.DENOISE:
+        time_ms += device.block_us.value * 1e-3
+        sources["Python per block, us"] = device.block_us
+    elif device.frame_us is not None and use.use is not Use.RUN:
         time_ms += device.frame_us.value * 1e-3
         sources["Python per frame, us"] = device.frame_us
     if device.classical_cycles is not None and use.use is Use.ENCODE_BOUND:

@@ -13,6 +13,9 @@ There are two views of the same file:
     biases 32 bits.
 
 In both, the graph's inputs and outputs lie in the arena too, and constants do not.
+
+A stream's state is an input and an output of its graph. On a device it is *held*: it stays in one
+place from run to run, new steps are put behind it, and the arena is without it.
 """
 
 from __future__ import annotations
@@ -119,6 +122,7 @@ class GraphFootprint:
         peak_live_bytes: most bytes alive at once; no layout needs less.
         input_bytes: of the inputs, part of the arena.
         output_bytes: of the outputs, likewise.
+        state_bytes: of the held state on a device, beside the arena.
         uncounted: operators whose multiplications are not counted.
     """
 
@@ -132,6 +136,7 @@ class GraphFootprint:
     peak_live_bytes: int
     input_bytes: int
     output_bytes: int
+    state_bytes: int = 0
     uncounted: tuple[str, ...] = ()
 
 
@@ -141,6 +146,7 @@ def describe_graph(
     *,
     view: View | str = View.GRAPH,
     input_bytes: int | None = None,
+    held: Mapping[str, str] | None = None,
     name: str = "model.onnx",
 ) -> GraphFootprint:
     """Count what an ONNX graph costs.
@@ -149,7 +155,10 @@ def describe_graph(
         data: the file's bytes.
         input_shape: shape of its input, or one by name; None stands for batches of one.
         view: whose memory is counted, see the module.
-        input_bytes: bytes per element of the inputs on a device; None leaves it to the graph.
+        input_bytes: bytes per element of the inputs on a device, but for a state; None leaves it
+            to the graph.
+        held: of a stream: the inputs that are its state, and for each the output that is the next
+            run's.
         name: what to call it in messages.
 
     Raises:
@@ -162,7 +171,8 @@ def describe_graph(
     shapes = input_shapes(graph, input_shape)
     types = propagate(graph, shapes, lambda: run_for_shapes(data, graph, shapes, name=name))
     try:
-        return _Describer(graph, types, View(view), input_bytes).footprint(shapes)
+        describer = _Describer(graph, types, View(view), input_bytes, dict(held or {}))
+        return describer.footprint(shapes)
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise ModelError(f"{name}: the graph contradicts itself: {error!r}") from error
 
@@ -171,7 +181,12 @@ class _Describer:
     """One graph under one view."""
 
     def __init__(
-        self, graph: OnnxGraph, types: TensorTypes, view: View, input_bytes: int | None
+        self,
+        graph: OnnxGraph,
+        types: TensorTypes,
+        view: View,
+        input_bytes: int | None,
+        held: Mapping[str, str],
     ) -> None:
         self.graph, self.types, self.view = graph, types, view
         self.constants = _constants(graph)
@@ -179,9 +194,12 @@ class _Describer:
         if view is View.DEVICE:
             self.widths = stored_widths(graph, types)
             if input_bytes is not None:
-                self.widths |= {value.name: input_bytes for value in graph.inputs}
+                own = [value.name for value in graph.inputs if value.name not in held]
+                self.widths |= dict.fromkeys(own, input_bytes)
+            self.states = self._states(held)
         else:
             self.widths = {name: dtype.itemsize for name, (_, dtype) in types.items()}
+            self.states = {}
         self.counted: set[str] = set()
 
     def footprint(self, inputs: Mapping[str, Shape]) -> GraphFootprint:
@@ -203,11 +221,26 @@ class _Describer:
             peak_live_bytes=peak_live_bytes(tensors),
             input_bytes=sum(self._bytes(value.name) for value in self.graph.inputs),
             output_bytes=sum(self._bytes(value.name) for value in self.graph.outputs),
+            state_bytes=sum(
+                max(self._bytes(name) for name in self.states if self.states[name] == state)
+                for state in set(self.states.values())
+            ),
             uncounted=tuple(sorted({n.op for n in self.graph.nodes if n.op in UNCOUNTED})),
         )
 
     def _bytes(self, name: str) -> int:
         return math.prod(self.types[name][0]) * self.widths.get(name, 4)
+
+    def _states(self, held: Mapping[str, str]) -> dict[str, str]:
+        """Tensors that lie where a held state lies: it, it with what follows, and what is left."""
+        found = {name: name for name in held}
+        ends = {after: name for name, after in held.items()}
+        for node in self.graph.nodes:
+            if node.op == "Concat" and node.inputs[0] in held:
+                found[node.outputs[0]] = node.inputs[0]
+            elif node.op == "Slice" and found.get(node.inputs[0]) == ends.get(node.outputs[0], ""):
+                found[node.outputs[0]] = found[node.inputs[0]]
+        return found
 
     # -- which operators make a step ---------------------------------------------------------------
 
@@ -253,7 +286,9 @@ class _Describer:
             macs=sum(macs),
             n_parameters=n_parameters,
             weight_bytes=weight_bytes,
-            activation_bytes=0 if self._is_view(group) else self._bytes(last),
+            activation_bytes=0
+            if self._is_view(group) or last in self.states
+            else self._bytes(last),
             weight_bits=weight_bits,
             activation_bits=8 * max(widths),
         )
@@ -341,6 +376,7 @@ class _Describer:
         return [
             Lifetime(name=name, n_bytes=self._bytes(name), first=begin, last=last[name])
             for name, begin in first.items()
+            if name not in self.states
         ]
 
 

@@ -6,6 +6,7 @@ encode-bound      every sample prior that serves one step, and what those that r
                   with ``--max-error`` and ``--lossless`` the smallest result is kept
 decode-lossy      latent prior and synthesis net
 decode-bound      the costliest of the codings that a frame may have
+denoise           a denoiser's net, with what stands beside it
 run               a graph that is no bundle: one run
 ================  ==================================================================================
 
@@ -35,6 +36,7 @@ __all__ = [
     "bundle_footprint",
     "footprint_of",
     "onnx_footprint",
+    "sample_bytes",
 ]
 
 SERIES_WINDOW = 1024
@@ -50,6 +52,7 @@ class Use(str, Enum):
     ENCODE_BOUND = "encode-bound"
     DECODE_LOSSY = "decode-lossy"
     DECODE_BOUND = "decode-bound"
+    DENOISE = "denoise"
     RUN = "run"
 
 
@@ -60,7 +63,8 @@ class UseFootprint:
     Attributes:
         use: which.
         parts: what runs.
-        buffer_bytes: samples, decoded samples, symbols and payload of a frame.
+        buffer_bytes: samples, decoded samples, symbols and payload of a frame; of a denoiser, what
+            comes in and what goes out.
     """
 
     use: Use
@@ -137,18 +141,29 @@ class ModelFootprint:
         raise ConfigError(f"{self.name} has no use {use.value if use else ''!r}: choose {known}")
 
 
-def bundle_footprint(bundle: Bundle, *, window: int | None = None) -> ModelFootprint:
+def bundle_footprint(
+    bundle: Bundle, *, window: int | None = None, size: tuple[int, int] | None = None
+) -> ModelFootprint:
     """Costs of a bundle.
 
     Args:
         bundle: the model.
         window: time steps or images per window; None takes a radio frame, a dense net's own
-            window, or one image.
+            window, a hop of a stream's denoiser, or one image.
+        size: height and width of the images of a denoiser that takes any.
 
     Raises:
-        ConfigError: a window of no items.
+        ConfigError: a window of no items, or a size where there is none to choose.
         ModelError: a graph that cannot be followed.
     """
+    if bundle.task == "denoise":
+        from edgeae.footprint.denoiser import denoiser_footprint
+
+        return denoiser_footprint(bundle, window=window, size=size)
+    if size is not None:
+        raise ConfigError(
+            f"bundle {bundle.name!r} is a codec: its manifest says how large it codes"
+        )
     needed = ("manifest.json", "encoder.onnx", "decoder.onnx", "coder.npz")
     return footprint_of(
         name=bundle.name,
@@ -215,7 +230,7 @@ def footprint_of(
     items = _window(spec, net, window)
     pixels = (spec.height or 1) * (spec.width or 1)
     steps = items * pixels
-    width = _sample_bytes(spec)
+    width = sample_bytes(spec)
     parts: dict[str, Part] = {}
     n_symbols = 0
     if net is not None and encoder is not None and decoder is not None:
@@ -275,7 +290,7 @@ def _net_shapes(
     return (n, spec.channels, length), (n, net.latent_channels, steps), n * steps
 
 
-def _sample_bytes(spec: SignalSpec) -> int:
+def sample_bytes(spec: SignalSpec) -> int:
     """Bytes of a sample in a device's frame: its own integer, or the index of a float."""
     dtype = np.dtype(spec.dtype)
     return min(dtype.itemsize, 4) if dtype.kind in "iu" else 4

@@ -6,7 +6,7 @@ activations that its offsets reach back to, and the tables of its coder.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,7 +34,7 @@ class Part:
         weight_bytes: read-only numbers on a device.
         table_bytes: read-only tables of the coder.
         arena_bytes: working memory while it runs, shared with other parts.
-        state_bytes: memory that it keeps while a frame is coded.
+        state_bytes: memory that it keeps from step to step.
         symbols: integers that are entropy-coded.
         runs: times that it is started.
         host: the same graph as onnxruntime holds it; None for a prior.
@@ -60,9 +60,10 @@ class Part:
 def graph_part(
     name: str,
     data: bytes,
-    shape: Sequence[int] | None,
+    shape: Sequence[int] | Mapping[str, Sequence[int]] | None,
     *,
     input_bytes: int | None = None,
+    held: Mapping[str, str] | None = None,
     file: str = "model.onnx",
 ) -> Part:
     """A net.
@@ -70,20 +71,24 @@ def graph_part(
     Args:
         name: what to call it.
         data: the ONNX file's bytes.
-        shape: of its input.
+        shape: of its input, or one by name.
         input_bytes: bytes per element of its input on a device; None leaves it to the graph.
+        held: a stream's state, see `edgeae.footprint.graph.describe_graph`.
         file: what to call the file in messages.
 
     Raises:
         ModelError, ConfigError: as `edgeae.footprint.graph.describe_graph`.
     """
-    device = describe_graph(data, shape, view=View.DEVICE, input_bytes=input_bytes, name=file)
+    device = describe_graph(
+        data, shape, view=View.DEVICE, input_bytes=input_bytes, held=held, name=file
+    )
     return Part(
         name=name,
         n_parameters=device.n_parameters,
         layers=device.layers,
         weight_bytes=device.weight_bytes,
         arena_bytes=device.arena_bytes,
+        state_bytes=device.state_bytes,
         host=describe_graph(data, shape, view=View.GRAPH, name=file),
     )
 

@@ -54,7 +54,7 @@ def stored_widths(graph: OnnxGraph, types: TensorTypes) -> dict[str, int]:
     ranges: dict[str, _Range] = {}
     widths: dict[str, int] = {}
     for value in graph.inputs:
-        peak = graph.metadata.get("edgeae.input_peak", "")
+        peak = graph.metadata.get(_peak_key(value.name, graph), "")
         if peak.isdigit():
             ranges[value.name] = _Range(-int(peak), int(peak))
         dtype = types[value.name][1]
@@ -67,6 +67,11 @@ def stored_widths(graph: OnnxGraph, types: TensorTypes) -> dict[str, int]:
                     ranges[name] = found
                 widths[name] = _width(found, types[name][1])
     return widths
+
+
+def _peak_key(name: str, graph: OnnxGraph) -> str:
+    """Where the file states the largest magnitude of an input: of the first one, or of others."""
+    return "edgeae.input_peak" + ("" if name == graph.inputs[0].name else f".{name}")
 
 
 def _width(found: _Range | None, dtype: np.dtype[Any]) -> int:
@@ -112,6 +117,8 @@ def _after(
         high = math.inf if ends[1] is None else float(ends[1].item())
         whole = all(v.is_integer() for v in (low, high) if math.isfinite(v))
         return _Range(max(x.low, low), min(x.high, high)) if whole else None
+    if op == "Add" and len(parts) == 2 and all(part.unit for part in parts):
+        return _Range(x.low + parts[1].low, x.high + parts[1].high)
     if op in ("Add", "Sub", "Mul") and x.unit:
         return _with_constant(node, x, constants)
     return None

@@ -181,7 +181,7 @@ def train_stream_denoiser(run: RunFolder, *, progress: Progress) -> None:
     data = load_denoise_data(run)
     torch.manual_seed(recipe.seed)
     schedule = float_schedule(table)
-    net = StreamNet(stream_spec(table, data))
+    net = StreamNet(stream_spec(table, data.setup, data.train))
     phase = StreamPhase(
         "denoise", net, table, schedule, data, seed=recipe.seed, coarse=table.coarse
     )  # fmt: skip
@@ -192,7 +192,7 @@ def quantize_stream_denoiser(run: RunFolder, *, progress: Progress) -> dict[str,
     """The dyadic phase, ``denoise-q``; validation metrics before and after."""
     recipe, table = run.recipe(), denoise_table(run)
     data, seed = load_denoise_data(run), recipe.seed + 1
-    net = StreamNet(stream_spec(table, data))
+    net = StreamNet(stream_spec(table, data.setup, data.train))
     run.load_phase("denoise", net)
     schedule = dyadic_schedule(recipe, table)
     phase = StreamPhase("denoise-q", net, table, schedule, data, seed=seed)
@@ -209,7 +209,8 @@ def load_stream_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet
     """
 
     def build() -> StreamNet:
-        return StreamNet(stream_spec(denoise_table(run), load_denoise_data(run)))
+        data = load_denoise_data(run)
+        return StreamNet(stream_spec(denoise_table(run), data.setup, data.train))
 
     return load_net(run, build, quantized=quantized)
 

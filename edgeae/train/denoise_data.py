@@ -289,18 +289,18 @@ def _table(recipe: Recipe) -> DenoiseRecipe:
     return recipe.denoise
 
 
-def stream_spec(recipe: DenoiseRecipe, data: DenoiseData) -> StreamSpec:
+def stream_spec(recipe: DenoiseRecipe, setup: Setup, train: Signal) -> StreamSpec:
     """The net's shape, with ranges read off the data and the loudest noise of the recipe."""
-    setup, channels = data.setup, data.setup.channels
+    channels = setup.channels
     takes = channels // 2 if recipe.target == "noise2noise" else channels
-    spread = np.array([torch.cat([s[c] for s in data.train.segments]).std() for c in range(takes)])
+    spread = np.array([torch.cat([s[c] for s in train.segments]).std() for c in range(takes)])
     loudest = spread.copy()
     if recipe.target == "clean":
         loudest = spread * np.sqrt(1 + 10 ** (-recipe.snr_db[0] / 10)) * 2**recipe.gain
-        loudest += recipe.offset * data.train.spread[:takes].numpy() / 5
+        loudest += recipe.offset * train.spread[:takes].numpy() / 5
     peaks = np.array(
         [
-            max(float(np.quantile(s[c].abs().numpy(), RARE)) for s in data.train.segments)
+            max(float(np.quantile(s[c].abs().numpy(), RARE)) for s in train.segments)
             for c in range(takes)
         ]
     )
