@@ -11,6 +11,8 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
+from denoiser_bundles import image_bundle as denoising_bundle  # noqa: E402
+from denoiser_bundles import speech_bundle, stream_bundle  # noqa: E402
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 from tiny_bundle import dense_bundle, image_bundle, prior_only_bundle, series_bundle  # noqa: E402
 
@@ -19,6 +21,7 @@ from edgeae.errors import ModelError  # noqa: E402
 from edgeae.exporting.ort_format import CONFIG, ort_files, to_ort  # noqa: E402
 from edgeae.exporting.rework import rework_bundle  # noqa: E402
 from edgeae.exporting.spelling import int8_spelling  # noqa: E402
+from edgeae.exporting.verify_denoise import probe_feed  # noqa: E402
 from edgeae.runtime.session import open_graph, open_session  # noqa: E402
 
 
@@ -134,6 +137,22 @@ def test_a_bundle_with_ort_files(make, tmp_path):
         x = rng.integers(-99, 99, [s or 8 for s in first.input_shape]).astype(np.float32)
         for _ in range(2):
             assert np.array_equal(first.run(x), second.run(x))
+
+
+@pytest.mark.parametrize("make", [stream_bundle, speech_bundle, denoising_bundle])
+def test_a_denoiser_with_ort_files(make, tmp_path):
+    plain = make(tmp_path / "plain")
+    made, _ = rework_bundle(plain, tmp_path / "ort", ort=True)
+    assert made.fingerprint == plain.fingerprint
+    assert set(made.files) - set(plain.files) == {"denoiser.ort", CONFIG}
+    assert operators_in(made.files[CONFIG]) == operators_of(made.files["denoiser.ort"])
+    graph = onnx.load_model_from_string(made.files["denoiser.onnx"])
+    feed = probe_feed(made, graph, 3, np.random.default_rng(0))
+    first, second = (
+        open_graph(made.files[f"denoiser.{kind}"], name=kind).run(feed) for kind in ("onnx", "ort")
+    )
+    assert len(first) == 1 + len(made.denoise.state)
+    assert all(map(np.array_equal, first, second))
 
 
 def test_a_fused_operator_that_no_onnx_file_names_is_listed():

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from denoiser_bundles import stream_bundle  # noqa: E402
 from tiny_bundle import prior_only_bundle  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
@@ -19,9 +20,11 @@ from edgeae.cli import app  # noqa: E402
 from edgeae.errors import ModelError  # noqa: E402
 from edgeae.exporting import tune as tuning  # noqa: E402
 from edgeae.exporting.bundle import export_run  # noqa: E402
+from edgeae.exporting.certificate import certify  # noqa: E402
 from edgeae.exporting.rework import rework_bundle  # noqa: E402
 from edgeae.exporting.verify import verify_bundle  # noqa: E402
-from edgeae.runtime.bundle import Bundle, seal  # noqa: E402
+from edgeae.runtime.bundle import Bundle, seal, write_bundle  # noqa: E402
+from edgeae.runtime.denoise_net import image_net  # noqa: E402
 from edgeae.train.recipe import parse_recipe  # noqa: E402
 from edgeae.train.training import train  # noqa: E402
 
@@ -219,3 +222,93 @@ def test_on_the_command_line(run, plain, tmp_path, faster):
     assert {"encoder.ort", "encoder.int8.onnx"} <= set(edgeae.load(zipped).files)
     done = runner.invoke(app, ["export", zipped, "--out", str(tmp_path / "c")])
     assert done.exit_code != 0
+
+
+# -- denoisers -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A denoiser of images whose every tensor is bytes."""
+    rng = np.random.default_rng(0)
+    nodes, constants, last = [], {}, "image"
+
+    def add(op, *values, **attributes):
+        nonlocal last
+        names = [f"c{len(nodes)}_{k}" for k in range(len(values))]
+        constants.update(zip(names, values, strict=True))
+        name = "denoised" if len(nodes) == 7 else f"t{len(nodes)}"
+        nodes.append(onnx.helper.make_node(op, [last, *names], [name], name=name, **attributes))
+        last = name
+
+    ends = np.float32(0), np.float32(255)
+    add("Round")
+    add("Clip", *ends)
+    for n_in, n_out in ((1, 4), (4, 1)):
+        weight = (rng.integers(-40, 60, (n_out, n_in, 3, 3)) / 256).astype(np.float32)
+        bias = np.full(n_out, 0.5, np.float32)
+        add("Conv", weight, bias, pads=[1, 1, 1, 1], kernel_shape=[3, 3])
+        add("Round")
+        add("Clip", *ends)
+    values = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["N", 1, "H", "W"])
+        for n in ("image", "denoised")
+    ]
+    arrays = [onnx.numpy_helper.from_array(v, n) for n, v in constants.items()]
+    graph = onnx.helper.make_graph(nodes, "denoiser", values[:1], values[1:], arrays)
+    model = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    onnx.helper.set_model_props(model, {"edgeae.input_peak": "511"})
+    signal = {
+        "kind": "image", "channels": 1, "dtype": "uint8", "rate_hz": None, "unit": "",
+        "grids": [[1, 1]], "channel_names": [], "height": None, "width": None,
+    }  # fmt: skip
+    spec = {
+        "signal": signal, "family": "image", "hop": 2, "delay_samples": 0, "center": [0],
+        "state": [], "output_exponent": None, "sigma": False, "input_peak": 511, "front_end": None,
+    }  # fmt: skip
+    certificate = [{"graph": "denoiser.onnx", **layer.to_json()} for layer in certify(model)]
+    manifest = {
+        "name": "bytes", "task": "denoise", "exact": True, "denoise": spec,
+        "certificate": certificate, "metrics": {},
+    }  # fmt: skip
+    return write_bundle(
+        tmp_path_factory.mktemp("images") / "bundle",
+        manifest,
+        {"denoiser.onnx": model.SerializeToString()},
+        golden_signal=rng.integers(0, 256, (2, 1, 16, 16)).astype(np.int32),
+    )
+
+
+def test_a_tuned_denoiser_is_the_same_model(images, tmp_path, faster):
+    tuned, found = rework_bundle(images, tmp_path / "tuned", tune=True)
+    assert [t.told()[:21] for t in found] == ["denoiser.onnx: int8 t"]
+    assert tuned.fingerprint == images.fingerprint
+    assert dict(tuned.manifest.run) == {"denoiser.onnx": "denoiser.int8.onnx"}
+    assert [c.detail for c in verify_bundle(tuned, windows=14) if c.passed is False] == []
+    noisy = np.random.default_rng(0).integers(0, 256, (3, 21, 34)).astype(np.uint8)
+    loaded = edgeae.load(tuned.path, engine="onnxruntime")
+    assert image_net(loaded)._graph.metadata["edgeae.spelling"] == "int8"
+    assert np.array_equal(edgeae.denoise(loaded, noisy), edgeae.denoise(images, noisy))
+
+
+def test_verify_finds_another_net_behind_a_denoiser(images, tmp_path, faster):
+    tuned, _ = rework_bundle(images, tmp_path / "tuned", tune=True)
+    model = onnx.load_model_from_string(tuned.files["denoiser.int8.onnx"])
+    bias = next(t for t in model.graph.initializer if t.name.endswith("_bias_q"))
+    values = onnx.numpy_helper.to_array(bias) + (1 << 12)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    content = {k: v for k, v in tuned.files.items() if k != "manifest.json"}
+    content["denoiser.int8.onnx"] = model.SerializeToString()
+    bundle = Bundle.from_files(seal(json.loads(tuned.files["manifest.json"]), content))
+    broken = {c.name for c in verify_bundle(bundle, windows=14) if c.passed is False}
+    assert "denoiser.int8.onnx: = denoiser.onnx" in broken
+
+
+def test_a_stream_has_one_spelling_and_says_so(tmp_path):
+    plain = stream_bundle(tmp_path / "plain")
+    again, found = rework_bundle(plain, tmp_path / "again", tune=True)
+    assert found[0].told() == "denoiser.onnx: no layer can be int8, so there is one spelling"
+    assert not again.manifest.run
+    assert set(again.files) == set(plain.files)

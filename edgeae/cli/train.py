@@ -148,7 +148,7 @@ def export(
     ort: bool = typer.Option(
         False,
         "--ort",
-        help="Add encoder.ort, decoder.ort and required_operators.config, for minimal builds of "
+        help="Add its nets as .ort files and required_operators.config, for minimal builds of "
         "onnxruntime.",
     ),
     module: str | None = typer.Option(

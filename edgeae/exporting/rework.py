@@ -13,7 +13,7 @@ from edgeae.errors import ModelError
 from edgeae.exporting.card import card_with_files
 from edgeae.exporting.certificate import certify
 from edgeae.exporting.ort_format import CONFIG, ort_files
-from edgeae.exporting.tune import NETS, Tuning, tune_nets
+from edgeae.exporting.tune import Tuning, nets_of, tune_nets
 from edgeae.runtime.bundle import Bundle, write_bundle
 
 __all__ = ["rework_bundle"]
@@ -61,11 +61,12 @@ def rework_bundle(
             for layer in certify(onnx.load_model_from_string(files[name]))
         ]
     if ort:
-        if bundle.net is None:
+        names = nets_of(bundle)
+        if not names:
             raise ModelError(f"bundle {bundle.name!r} has no net to write as .ort")
         files = {n: d for n, d in files.items() if not n.endswith(".ort") and n != CONFIG}
         run = manifest.get("run", {})
-        files |= ort_files({name: files[run.get(name, name)] for name in NETS})
+        files |= ort_files({name: files[run.get(name, name)] for name in names})
     if CARD in files:
         files[CARD] = card_with_files(files[CARD].decode("utf-8", "replace"), files).encode()
     made = write_bundle(out, manifest, files)

@@ -13,23 +13,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from edgeae.errors import ModelError
 from edgeae.exporting.spelling import int8_spelling
 from edgeae.exporting.verify import probe_windows
+from edgeae.exporting.verify_denoise import probe_feed
 from edgeae.runtime.bundle import Bundle
-from edgeae.runtime.session import BoundGraph, open_session
+from edgeae.runtime.session import BoundGraph, open_graph
 
-__all__ = ["NETS", "Tuning", "tune_nets"]
+__all__ = ["Tuning", "nets_of", "tune_nets"]
 
-NETS = ("encoder.onnx", "decoder.onnx")
 GAIN = 0.97
 """A ratio of times below this keeps the int8 spelling: what is no faster is not worth a file."""
 PACKET_ITEMS = 1024
+BLOCK_HOPS = 16
+IMAGE_SIDE = 64
 BLOCKS = 41
 BLOCK_SECONDS = 0.01
 PROBES = 32
+
+Feed = dict[str, npt.NDArray[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +45,9 @@ class Tuning:
         graph: its file.
         spelling: ``int8`` or ``integers``, whichever onnxruntime is to run.
         ratio: time of int8 over that of integers, median of alternating blocks; None where no
-            layer fits 8 bits.
+            layer can be int8.
         integers_us: microseconds per run in the spelling integers; None likewise.
-        shape: of the input that was run.
+        shape: of the first input that was run.
     """
 
     graph: str
@@ -61,7 +66,7 @@ class Tuning:
             'encoder.onnx: int8 takes 0.50 of the time of integers (30.0 us for [1, 64]), kept'
         """
         if self.ratio is None or self.integers_us is None:
-            return f"{self.graph}: no layer fits 8 bits, so there is one spelling"
+            return f"{self.graph}: no layer can be int8, so there is one spelling"
         kept = "kept" if self.spelling == "int8" else "not kept"
         return (
             f"{self.graph}: int8 takes {self.ratio:.2f} of the time of integers "
@@ -79,6 +84,13 @@ class Tuning:
         }
 
 
+def nets_of(bundle: Bundle) -> tuple[str, ...]:
+    """The graphs of a bundle that onnxruntime may run: a codec's two nets, a denoiser's one."""
+    if bundle.task == "denoise":
+        return ("denoiser.onnx",)
+    return () if bundle.net is None else ("encoder.onnx", "decoder.onnx")
+
+
 def tune_nets(
     bundle: Bundle, *, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[dict[str, bytes], list[Tuning]]:
@@ -89,22 +101,24 @@ def tune_nets(
         clock: seconds.
 
     Returns:
-        The files to add, ``encoder.int8.onnx`` or ``decoder.int8.onnx`` or both or none; and what
-        was measured.
+        The files to add, ``encoder.int8.onnx`` and the like, those that are faster; and what was
+        measured.
 
     Raises:
         ModelError: the bundle has no net, or is not exact and so has one spelling.
     """
-    if bundle.net is None:
+    names = nets_of(bundle)
+    if not names:
         raise ModelError(f"bundle {bundle.name!r} has no net to tune")
     if not bundle.manifest.exact:
         raise ModelError(
             f"bundle {bundle.name!r} is not exact: only exact graphs have another spelling"
         )
     files, found = {}, []
-    for name in NETS:
+    for name in names:
         model = onnx.load_model_from_string(bundle.files[name])
-        shape = _window_shape(bundle, name)
+        feed = _window(bundle, name, model)
+        shape = next(iter(feed.values())).shape
         spelled = int8_spelling(model)
         if spelled is None:
             found.append(
@@ -112,7 +126,7 @@ def tune_nets(
             )
             continue
         _check_equal(bundle, name, model, spelled)
-        ratio, seconds = _ratio(_bound(model, shape), _bound(spelled, shape), clock)
+        ratio, seconds = _ratio(_bound(model, feed), _bound(spelled, feed), clock)
         keep = ratio < GAIN
         if keep:
             files[name.replace(".onnx", ".int8.onnx")] = spelled.SerializeToString()
@@ -128,31 +142,40 @@ def tune_nets(
     return files, found
 
 
-def _window_shape(bundle: Bundle, name: str) -> tuple[int, ...]:
-    """One window: a radio packet of a series, or an image."""
+def _window(bundle: Bundle, name: str, model: onnx.ModelProto) -> Feed:
+    """What is run, zeros: of a codec a radio packet or an image, of a denoiser a block or one."""
+    if bundle.task == "denoise":
+        rng = np.random.default_rng(0)
+        some = probe_feed(bundle, model, 2, rng, steps=BLOCK_HOPS, side=IMAGE_SIDE)
+        return {key: np.zeros_like(values[:1]) for key, values in some.items()}
     spec, net = bundle.signal, bundle.net
     assert net is not None
     encoder = name == "encoder.onnx"
     channels = spec.channels if encoder else net.latent_channels
     if spec.is_image:
         size = (spec.height or 1, spec.width or 1) if encoder else net.latent_shape or (1, 1)
-        return (1, channels, *size)
-    items = net.fixed_window or -(-PACKET_ITEMS // net.stride) * net.stride
-    return (1, channels, items if encoder else items // net.stride)
+    else:
+        items = net.fixed_window or -(-PACKET_ITEMS // net.stride) * net.stride
+        size = (items if encoder else items // net.stride,)
+    return {model.graph.input[0].name: np.zeros((1, channels, *size), np.float32)}
 
 
-def _bound(model: onnx.ModelProto, shape: tuple[int, ...]) -> BoundGraph:
-    return open_session(model.SerializeToString(), name=model.graph.name).bind(shape)
+def _bound(model: onnx.ModelProto, feed: Feed) -> BoundGraph:
+    return open_graph(model.SerializeToString(), name=model.graph.name).bind(feed)
 
 
 def _check_equal(
     bundle: Bundle, name: str, model: onnx.ModelProto, spelled: onnx.ModelProto
 ) -> None:
-    x = probe_windows(bundle, name, model, PROBES, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    if bundle.task == "denoise":
+        feed = probe_feed(bundle, model, PROBES, rng)
+    else:
+        feed = {model.graph.input[0].name: probe_windows(bundle, name, model, PROBES, rng)}
     first, second = (
-        open_session(m.SerializeToString(), name=name).run(x) for m in (model, spelled)
+        open_graph(m.SerializeToString(), name=name).run(feed) for m in (model, spelled)
     )
-    if not np.array_equal(first, second):
+    if not all(map(np.array_equal, first, second)):
         raise ModelError(
             f"{name}: onnxruntime gives other bits in the int8 spelling on this machine: "
             "do not tune here, and please report it"

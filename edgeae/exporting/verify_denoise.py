@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -54,26 +54,31 @@ def verify_denoiser(bundle: Bundle, *, windows: int = 64, seed: int = 0) -> Iter
         One :class:`~edgeae.exporting.verify.Check` each.
     """
     yield guarded("golden vectors", lambda: golden_check(bundle))
-    try:
-        model = onnx.load_model_from_string(bundle.files["denoiser.onnx"])
-    except Exception as error:
-        detail = f"denoiser.onnx is not an ONNX graph: {error}"
-        yield Check(name="graphs", passed=False, detail=detail)
-        return
-    yield guarded("denoiser.onnx: certificate", lambda: _certificate(bundle, model))
-    yield guarded("denoiser.onnx: ranges of inputs and states", lambda: _ranges(bundle, model))
+    graphs = {}
+    for name in sorted(n for n in bundle.files if n.endswith(".onnx")):
+        try:
+            graphs[name] = onnx.load_model_from_string(bundle.files[name])
+        except Exception as error:
+            yield Check(name="graphs", passed=False, detail=f"{name} is not an ONNX graph: {error}")
+            return
+    yield guarded("manifest: certificate", lambda: _certificate(bundle, graphs))
+    model = graphs["denoiser.onnx"]
     rng = np.random.default_rng(seed)
     try:
         feed = probe_feed(bundle, model, max(windows, 2 * max(_BATCHES)), rng)
     except (ModelError, ValueError) as error:
         yield Check(name="denoiser.onnx: inputs", passed=False, detail=str(error))
         return
-    yield guarded(
-        "denoiser.onnx: onnxruntime, levels, threads, batches", partial(_engines, model, feed)
-    )
-    yield guarded("denoiser.onnx: int64 engine = onnxruntime", partial(_integers, model, feed))
-    yield guarded("denoiser.onnx: native = onnxruntime", partial(_native, model, feed))
-    yield guarded("denoiser.onnx: torch = onnxruntime", partial(_torch, model, feed))
+    for name, graph in graphs.items():
+        yield guarded(f"{name}: ranges of inputs and states", partial(_ranges, bundle, graph))
+        yield guarded(
+            f"{name}: onnxruntime, levels, threads, batches", partial(_engines, graph, feed)
+        )
+        yield guarded(f"{name}: int64 engine = onnxruntime", partial(_integers, graph, feed))
+        yield guarded(f"{name}: native = onnxruntime", partial(_native, graph, feed))
+        yield guarded(f"{name}: torch = onnxruntime", partial(_torch, graph, feed))
+        if graph is not model:
+            yield guarded(f"{name}: = denoiser.onnx", partial(_spellings, graph, model, feed))
     for engine in ("onnxruntime", "native"):
         if bundle.signal.is_image:
             yield guarded(f"images of odd sizes, {engine}", partial(_images, bundle, engine, rng))
@@ -85,9 +90,23 @@ def verify_denoiser(bundle: Bundle, *, windows: int = 64, seed: int = 0) -> Iter
 
 
 def probe_feed(
-    bundle: Bundle, model: onnx.ModelProto, count: int, rng: np.random.Generator
+    bundle: Bundle,
+    model: onnx.ModelProto,
+    count: int,
+    rng: np.random.Generator,
+    *,
+    steps: int = _STEPS,
+    side: int = _SIDE,
 ) -> Feed:
     """Random inputs and states of a graph: half over the whole range, half small.
+
+    Args:
+        bundle: the denoiser.
+        model: its graph.
+        count: windows.
+        rng: decides them.
+        steps: hops of a stream in a window.
+        side: of an image.
 
     Returns:
         float32, integer valued, per input [count, ...].
@@ -98,10 +117,10 @@ def probe_feed(
         name = source.name
         shape = [d.dim_value for d in source.type.tensor_type.shape.dim][1:]
         if bundle.signal.is_image:
-            side = _SIDE // 2 if name == "sigma" else _SIDE
-            shape = [shape[0], side, side]
+            length = side // spec.hop if name == "sigma" else side
+            shape = [shape[0], length, length]
         elif name == "signal":
-            shape[1] = _STEPS * spec.hop
+            shape[1] = steps * spec.hop
         peak = int(peaks[name])
         low = 0 if name == "sigma" else -peak
         wide = rng.integers(low, peak + 1, (count // 2, *shape))
@@ -110,10 +129,14 @@ def probe_feed(
     return feed
 
 
-def _certificate(bundle: Bundle, model: onnx.ModelProto) -> Outcome:
-    found = [{"graph": "denoiser.onnx", **layer.to_json()} for layer in certify(model)]
+def _certificate(bundle: Bundle, graphs: Mapping[str, onnx.ModelProto]) -> Outcome:
+    found = [
+        {"graph": name, **layer.to_json()}
+        for name, model in graphs.items()
+        for layer in certify(model)
+    ]
     if found != bundle.manifest.raw.get("certificate"):
-        return False, "the manifest states another certificate than the graph gives"
+        return False, "the manifest states another certificate than the graphs give"
     headroom = min(layer["headroom_bits"] for layer in found)
     return True, f"{len(found)} sums below 2^24, {headroom:.2f} bits of headroom"
 
@@ -197,6 +220,11 @@ def _torch(model: onnx.ModelProto, feed: Feed) -> Outcome:
         return None, "torch is not installed"
     equal = _same(run_torch_of(model, feed), _run(model, feed))
     return equal, "equal bits" if equal else "the engines differ"
+
+
+def _spellings(model: onnx.ModelProto, plain: onnx.ModelProto, feed: Feed) -> Outcome:
+    equal = _same(_run(model, feed), _run(plain, feed))
+    return equal, "equal bits" if equal else "the spellings differ"
 
 
 def _on(bundle: Bundle, engine: str) -> Bundle:

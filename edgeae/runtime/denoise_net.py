@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 SIGNAL, IMAGE, SIGMA, DENOISED = "signal", "image", "sigma", "denoised"
+_GRAPH = "denoiser.onnx"
 _KEPT_LENGTHS = 16
 _KEPT_SHAPES = 4
 _MOST_STEPS = 256
@@ -233,6 +234,7 @@ def open_stream_net(
     name: str = "denoiser.onnx",
     engine: str = "auto",
     threads: int = 1,
+    tuned: bytes | None = None,
 ) -> StreamDenoiseNet:
     """Open a stream's net.
 
@@ -245,6 +247,7 @@ def open_stream_net(
         name: what to call it in messages.
         engine: ``auto``, ``native`` or ``onnxruntime``.
         threads: threads inside one operator; the native engine has one.
+        tuned: the same graph as onnxruntime runs it fastest; None for the graph itself.
 
     Raises:
         ConfigError: no such engine.
@@ -266,7 +269,7 @@ def open_stream_net(
             if engine == "native":
                 raise
     if opened is None or ends is None:
-        session = open_graph(graph, name=name, threads=threads)
+        session = open_graph(tuned or graph, name=name, threads=threads)
         _check_stream(session, spec)
         ends, opened = session, _OrtStream(session, streams, spec)
     return StreamDenoiseNet(
@@ -373,6 +376,7 @@ def open_image_net(
     name: str = "denoiser.onnx",
     engine: str = "auto",
     threads: int = 1,
+    tuned: bytes | None = None,
 ) -> ImageDenoiseNet:
     """Open a net of images; arguments and errors as of [open_stream_net][]."""
     inputs = [IMAGE, SIGMA] if spec.sigma else [IMAGE]
@@ -389,7 +393,7 @@ def open_image_net(
         except UnsupportedGraphError:
             if engine == "native":
                 raise
-    session = open_graph(graph, name=name, threads=threads)
+    session = open_graph(tuned or graph, name=name, threads=threads)
     _check_names(session, inputs, [DENOISED])
     return ImageDenoiseNet(session, sigma=spec.sigma)
 
@@ -402,13 +406,14 @@ def stream_net(bundle: Bundle, *, streams: int) -> StreamDenoiseNet:
     """
     spec = bundle.denoise
     return open_stream_net(
-        bundle.files["denoiser.onnx"],
+        bundle.files[_GRAPH],
         spec,
         streams=streams,
         step=spec.hop,
         exact=bundle.manifest.exact,
         engine=bundle.engine,
         threads=bundle.threads,
+        tuned=_tuned(bundle),
     )
 
 
@@ -419,5 +424,13 @@ def image_net(bundle: Bundle) -> ImageDenoiseNet:
         ModelError: not such a bundle, or its graph does not fit its manifest.
     """
     return open_image_net(
-        bundle.files["denoiser.onnx"], bundle.denoise, engine=bundle.engine, threads=bundle.threads
+        bundle.files[_GRAPH],
+        bundle.denoise,
+        engine=bundle.engine,
+        threads=bundle.threads,
+        tuned=_tuned(bundle),
     )
+
+
+def _tuned(bundle: Bundle) -> bytes:
+    return bundle.files[bundle.manifest.run.get(_GRAPH, _GRAPH)]
