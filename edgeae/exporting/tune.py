@@ -153,7 +153,8 @@ def _window(bundle: Bundle, name: str, model: onnx.ModelProto) -> Feed:
     encoder = name == "encoder.onnx"
     channels = spec.channels if encoder else net.latent_channels
     if spec.is_image:
-        size = (spec.height or 1, spec.width or 1) if encoder else net.latent_shape or (1, 1)
+        sides = (spec.height or 1, spec.width or 1)
+        size: tuple[int, ...] = sides if encoder else net.latent_shape or (1, 1)
     else:
         items = net.fixed_window or -(-PACKET_ITEMS // net.stride) * net.stride
         size = (items if encoder else items // net.stride,)
