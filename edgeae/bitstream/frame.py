@@ -48,6 +48,9 @@ class Mode(enum.IntEnum):
     NEURAL_PAST = 5
 
 
+_VARIANTS = {Mode.NEURAL: 2, Mode.NEURAL_RESIDUAL: 4, Mode.NEURAL_PAST: 4}
+
+
 class Control(enum.IntEnum):
     """Frames of the file profile that hold no samples. 0x10..0x1F may be skipped by readers."""
 
@@ -66,7 +69,8 @@ class Frame:
         check: `crc.sample_check` of the decoded samples; None in the radio profile, which has
             no room for it.
         exceptions: samples off the grid (`plain.pack_exceptions`, `plain.join_ulps`), or empty.
-        variant: which of up to four sample priors coded the frame (modes 4 and 5), else 0.
+        variant: which of up to four sample priors coded the frame (modes 4 and 5); whether the
+            payload begins with a step of its own (mode 3: 0 or 1); else 0.
         start: item number of the frame's first item; set by readers, ignored by writers.
         lost_items: items missing between the frame before and this one; set by readers.
     """
@@ -250,8 +254,9 @@ def file_frame(head: FileFrameHead, body: bytes, check: int, start: int) -> Fram
 
 
 def _check_tag(mode: Mode, tag: int) -> None:
-    if tag >> 5 & 3 and mode not in (Mode.NEURAL_RESIDUAL, Mode.NEURAL_PAST):
-        raise CorruptError(f"a frame of mode {mode} names a sample prior")
+    variant = tag >> 5 & 3
+    if variant >= _VARIANTS.get(mode, 1):
+        raise CorruptError(f"a frame of mode {mode} has variant {variant}, which it cannot have")
     if tag & _EXCEPTIONS and mode is Mode.RAW:
         raise CorruptError("a raw frame has a list of exceptions")
 

@@ -36,7 +36,7 @@ MAX_METADATA_BYTES = 1 << 16
 _MAX_FIELDS_BYTES = 1 << 21
 _MAX_GRID = (1 << 63) - 1
 _MAX_DELTA = (1 << 30) - 1
-_MAX_STEP = 1 << 20
+MAX_STEP = 1 << 20
 
 _SINGLE = b"\0"  # stands before num, which is never 0
 
@@ -180,7 +180,7 @@ class StreamHeader:
                 raise ConfigError(f"delta is {delta}; it must be odd")
             if self.promise is Promise.LOSSLESS and delta != 1:
                 raise ConfigError(f"delta is {delta}; a lossless stream has delta 1")
-        _check_count("step", self.step, 0, _MAX_STEP)
+        _check_count("step", self.step, 0, MAX_STEP)
         if (self.promise is Promise.MAX_ERROR) != (self.max_error is not None):
             raise ConfigError("max_error goes with promise 'max_error', and only with it")
         for name, number in (("max_error", self.max_error), ("rate_hz", self.rate_hz)):

@@ -17,6 +17,7 @@ from edgeae.errors import ConfigError
 __all__ = ["load_bundle_argument"]
 
 _CHUNK_SAMPLES = 1 << 20
+_WHY_MISSED = "the bundle's steps do not reach it on this signal, or it is too short to steer"
 BUNDLE_HELP = "A bundle (folder or zip), or 'none' to code without a model."
 
 
@@ -33,6 +34,12 @@ def compress(
     lossless: bool = typer.Option(False, "--lossless", help="Keep every bit."),
     step: int | None = typer.Option(
         None, "--step", help="Quantizer step of the latents: larger is smaller and coarser."
+    ),
+    target_rate: float | None = typer.Option(
+        None, "--target-rate", help="Bits per sample that the stream comes to, within 2 %."
+    ),
+    target_snr: float | None = typer.Option(
+        None, "--target-snr", help="dB that the stream comes to, and at most half a dB more."
     ),
     profile: str = typer.Option("file", help="file, or radio for short packets."),
     max_packet: int | None = typer.Option(
@@ -53,6 +60,7 @@ def compress(
     from edgeae.signal import iter_signal, read_signal
     from edgeae.tasks.plan import StreamOptions, choose_grid, parse_profile
     from edgeae.tasks.stream import StreamEncoder
+    from edgeae.tasks.survey import survey
 
     refuse_same_file(source, target)
     if target == "-" and (as_json or verify):
@@ -63,6 +71,8 @@ def compress(
         max_error=max_error,
         lossless=lossless,
         step=step,
+        target_rate=target_rate,
+        target_snr=target_snr,
         profile=parse_profile(profile),
         frame_length=frame_length,
         max_packet=max_packet,
@@ -77,7 +87,7 @@ def compress(
         "key": key,
     }
     began = time.perf_counter()
-    grid, total = None, None
+    grid, total, outlook = None, None, None
     if source == "-":
         pieces = iter_signal(source, frame_length or (1 << 16), **form)
     else:
@@ -87,6 +97,7 @@ def compress(
         if max_error is not None:
             for allowed, nominal in sorted(set(zip(grid.bounds, grid.nominals, strict=True))):
                 _tell_tight_bound(max_error, allowed, nominal)
+        outlook = survey(signal.data, model, options, grid)
         pieces = _cut(signal)
     first = next(pieces, None)
     if first is None:
@@ -100,6 +111,9 @@ def compress(
         max_error=max_error,
         lossless=lossless,
         step=step,
+        target_rate=target_rate,
+        target_snr=target_snr,
+        outlook=outlook,
         profile=profile,
         frame_length=frame_length,
         max_packet=max_packet,
@@ -128,6 +142,11 @@ def compress(
         _verify(model, source, target, form, max_error, lossless)
     seconds = time.perf_counter() - began
     bits = 8 * output.n_bytes / n_samples
+    if target_rate is not None and abs(bits / target_rate - 1) > 0.02:
+        note(f"the target was {target_rate:g} bit/sample: {_WHY_MISSED}")
+    snr = encoder.reached if target_snr is not None else None
+    if snr is not None and not 0 <= snr - (target_snr or 0.0) <= 0.5:
+        note(f"the target was {target_snr:g} dB, it came to {snr:.2f}: {_WHY_MISSED}")
     if as_json:
         print_json(
             {
@@ -139,13 +158,18 @@ def compress(
                 "seconds": seconds,
                 "promise": options.promise.value,
                 "max_error": max_error,
+                "target_rate": target_rate,
+                "target_snr": target_snr,
+                "snr_db": snr,
                 "verified": verify,
             }
         )
     else:
         note(
             f"{source}: {n_raw:,} -> {output.n_bytes:,} bytes, {bits:.3f} bit/sample, "
-            f"{n_raw / output.n_bytes:.1f}:1, {seconds:.1f} s" + (", verified" if verify else "")
+            f"{n_raw / output.n_bytes:.1f}:1, {seconds:.1f} s"
+            + ("" if snr is None else f", {snr:.2f} dB")
+            + (", verified" if verify else "")
         )
 
 

@@ -120,11 +120,12 @@ class FrameCodec(FrameDecoder):
 
     _priors_first = True  # what won lately is coded first: for speed, it changes no byte
 
-    def encode(self, blocks: Sequence[Samples]) -> list[Frame]:
+    def encode(self, blocks: Sequence[Samples], step: int | None = None) -> list[Frame]:
         """Code one frame per block, each independent of the others.
 
         Args:
             blocks: arrays of n items each, n up to the header's frame length, in its dtype.
+            step: of a lossy stream's latents, where these frames have another than the header's.
         """
         prepared = [self._to_indices(samples) for samples in blocks]
         candidates: list[list[_Candidate]] = [[] for _ in prepared]
@@ -135,8 +136,12 @@ class FrameCodec(FrameDecoder):
                 candidates[number].append(constant)
             if constant is None and block.held.any():
                 busy.append(number)
-        coded = self._code_lossy if self.header.promise is Promise.LOSSY else self._code_bounded
-        for number, found in zip(busy, coded([prepared[number] for number in busy]), strict=True):
+        todo = [prepared[number] for number in busy]
+        if self.header.promise is Promise.LOSSY:
+            coded = self._code_lossy(todo, step or self.header.step)
+        else:
+            coded = self._code_bounded(todo)
+        for number, found in zip(busy, coded, strict=True):
             candidates[number] += found
         return [
             self._choose(block, found) for block, found in zip(prepared, candidates, strict=True)
@@ -219,7 +224,7 @@ class FrameCodec(FrameDecoder):
                     )
         if not (self.code_priors and self.header.step and blocks):
             return
-        neural = self._neural(x)
+        neural = self._neural(x, self.header.step)
         codes = [recon for _, recon, _ in neural]
         heads = [pack_varint(len(latent)) + latent for latent, _, _ in neural]
         for variant, prior in enumerate(self.code_priors):
@@ -259,24 +264,32 @@ class FrameCodec(FrameDecoder):
         best = min(candidates, key=lambda candidate: len(candidate.payload))
         return len(best.payload) if np.array_equal(self._missed(block, best), ~block.held) else None
 
-    def _code_lossy(self, blocks: list[_Block]) -> list[list[_Candidate]]:
+    def _code_lossy(self, blocks: list[_Block], step: int) -> list[list[_Candidate]]:
         """The window code; where it misses a frame by more than it may, the bounded modes.
 
         The classical mode also stands in where it is smaller and no worse: on quiet signals.
         """
         if not blocks:
             return []
-        limit = np.array(lossy_rmse(self.model().net, self.header.step))
+        limit = np.array(lossy_rmse(self.model().net, step))
+        own = step != self.header.step
+        head = pack_varint(step) if own else b""
         deltas = np.array(self.header.deltas)
         found: list[list[_Candidate]] = [[] for _ in blocks]
         missed = []
-        coded = self._neural([block.x for block in blocks])
+        coded = self._neural([block.x for block in blocks], step)
         for number, (block, (payload, recon, check)) in enumerate(zip(blocks, coded, strict=True)):
             rmse = self._rmse(block, recon)
             if (rmse > limit).any():
                 missed.append(number)
                 continue
-            neural = _Candidate(mode=Mode.NEURAL, payload=payload, recon=recon, check=check)
+            neural = _Candidate(
+                mode=Mode.NEURAL,
+                payload=head + payload,
+                recon=recon,
+                variant=int(own),
+                check=check,
+            )
             found[number].append(neural)
             loss = _mean_square(rmse / deltas)  # the classical mode's is 1 / 12
             if 12.0 * loss > 0.49 and looks_easy(block.x, deltas, len(payload)):
@@ -305,9 +318,9 @@ class FrameCodec(FrameDecoder):
         rows, size = block.ulps.reshape(-1, self.header.channels), self.header.image_size
         return encode_classical(rows, 1, image_size=size)[0]
 
-    def _neural(self, x: list[Indices]) -> list[tuple[bytes, Indices, int | None]]:
+    def _neural(self, x: list[Indices], step: int) -> list[tuple[bytes, Indices, int | None]]:
         """Latent payload, its reconstruction, and the check where the samples cannot serve."""
-        bundle, step = self.model(), self.header.step
+        bundle = self.model()
         prior = bundle.latent_prior
         if prior is None:
             raise ModelError(f"bundle {bundle.name!r} has no window code")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -14,6 +16,7 @@ from edgeae.bitstream.header import Profile, StreamHeader
 from edgeae.bitstream.writer import StreamPacker
 from edgeae.errors import ConfigError, SignalError
 from edgeae.runtime.bundle import Bundle
+from edgeae.runtime.manifest import NetSpec
 from edgeae.tasks.codec import FrameCodec, frames_at_once
 from edgeae.tasks.plan import (
     RADIO_HEAD_BYTES,
@@ -22,14 +25,28 @@ from edgeae.tasks.plan import (
     StreamOptions,
     choose_grid,
     default_ndim,
+    lossy_deltas,
     make_header,
     parse_lattice,
     parse_profile,
+)
+from edgeae.tasks.steer import (
+    RAMP_FRAMES,
+    Course,
+    NoiseCourse,
+    Outlook,
+    PlannedSteps,
+    RateCourse,
+    Steering,
+    check_target,
+    finest_step,
 )
 
 __all__ = ["ByteSink", "StreamEncoder", "sample_type"]
 
 _DTYPES = "iuf"
+_END_BYTES = {Profile.FILE: 20, Profile.RADIO: 0}
+"""What a stream's end takes, index included: about so much in a short file."""
 
 Samples = NDArray[Any]
 
@@ -52,6 +69,12 @@ class StreamEncoder:
         max_error: bound E on |x - x_hat|, in the signal's units.
         lossless: every sample comes back bit for bit. With neither, the stream is lossy.
         step: step of the latents' quantizer; None takes the bundle's default.
+        target_rate: bits per sample that a lossy stream comes to, headers included, within 2 %:
+            every frame gets its own step. It holds from the first dozens of frames on, as far as
+            the bundle's steps reach.
+        target_snr: dB that a lossy stream comes to, and at most half a dB more; likewise.
+        outlook: what a survey told of the whole signal that a target is for; None where it is
+            live.
         profile: ``file`` (searchable, CRC-32) or ``radio`` (short packets that may get lost).
         frame_length: items per frame; None takes the profile's usual length.
         max_packet: largest radio frame in bytes; frames are halved until they fit.
@@ -87,6 +110,9 @@ class StreamEncoder:
         max_error: float | None = None,
         lossless: bool = False,
         step: int | None = None,
+        target_rate: float | None = None,
+        target_snr: float | None = None,
+        outlook: Outlook | None = None,
         profile: Profile | str = Profile.FILE,
         frame_length: int | None = None,
         max_packet: int | None = None,
@@ -99,6 +125,8 @@ class StreamEncoder:
             max_error=max_error,
             lossless=lossless,
             step=step,
+            target_rate=target_rate,
+            target_snr=target_snr,
             profile=parse_profile(profile),
             frame_length=frame_length,
             max_packet=max_packet,
@@ -110,6 +138,10 @@ class StreamEncoder:
         self._bundle = bundle
         if bundle is not None:
             _ = bundle.codec  # raises where the bundle is for another task
+            if self._options.steered:
+                check_target(bundle, rate=target_rate, snr=target_snr)
+        self._outlook = outlook
+        self._steering: Steering | PlannedSteps | None = None
         self._file = file
         self._dtype = None if dtype is None else sample_type(np.dtype(dtype))
         self._layout = None if channels is None else (channels, image_size)
@@ -120,6 +152,11 @@ class StreamEncoder:
         self._packer: StreamPacker | None = None
         self._closed = False
         self.n_items = 0
+
+    @property
+    def reached(self) -> float | None:
+        """Where a target is given, what the frames so far come to: bits per sample, or dB."""
+        return None if self._steering is None else self._steering.reached
 
     @property
     def header(self) -> StreamHeader | None:
@@ -277,7 +314,40 @@ class StreamEncoder:
         header = self._plan(first)
         self._codec = FrameCodec(header, self._bundle)
         self._packer = StreamPacker(header)
+        if self._options.steered and len(first):
+            # the first frame's step is the header's: a frame at that step need not name it
+            trial = self._open_steering(header)
+            trial.meet(first)
+            step, _ = self._steered_frame(first, trial)
+            header = replace(header, step=step, deltas=lossy_deltas(self._net(), step))
+            self._codec = FrameCodec(header, self._bundle)
+            self._packer = StreamPacker(header)
+            self._steering = self._open_steering(header)
         return self._sent(self._packer.begin())
+
+    def _open_steering(self, header: StreamHeader) -> Steering | PlannedSteps:
+        options, net, outlook = self._options, self._net(), self._outlook
+        if outlook is not None and outlook.step is not None:
+            return PlannedSteps(outlook)
+        course: Course
+        low, ramp = net.min_step, RAMP_FRAMES * header.frame_length * header.samples_per_item
+        if options.target_rate is not None:
+            course = RateCourse(
+                options.target_rate,
+                overhead_bits=8 * (len(header.pack()) + _END_BYTES[header.profile]),
+                ramp=ramp,
+                n_total=None if outlook is None else outlook.n_samples,
+            )
+        else:
+            course = NoiseCourse(options.target_snr or 0.0, ramp=ramp // 4)
+            low = finest_step(self._bundle) if self._bundle is not None else low
+        return Steering(course, low=low, high=net.max_step, start=max(low, header.step))
+
+    def _net(self) -> NetSpec:
+        net = None if self._bundle is None else self._bundle.net
+        if net is None:
+            raise AssertionError("only a window code can be steered")
+        return net
 
     def _encode(self, blocks: list[Samples]) -> bytes:
         if not blocks:
@@ -290,19 +360,59 @@ class StreamEncoder:
             parts += self._encode_batch(blocks[begin : begin + at_once])
         return b"".join(parts)
 
-    def _encode_batch(self, blocks: list[Samples]) -> Iterator[bytes]:
-        codec, packer = self._codec, self._packer
-        if codec is None or packer is None:
-            raise AssertionError("the stream has not begun")
-        for block, frame in zip(blocks, codec.encode(blocks), strict=True):
+    def _encode_batch(self, blocks: list[Samples], *, met: bool = False) -> Iterator[bytes]:
+        codec, packer = self._opened()
+        steering = self._steering
+        frames: Iterable[Frame] = codec.encode(blocks) if steering is None else ()
+        if steering is not None:
+            frames = self._steered(blocks, steering, met=met)
+        for block, frame in zip(blocks, frames, strict=True):
             if self._too_large(frame, packer):
                 middle = (len(block) + 1) // 2
                 for half in (block[:middle], block[middle:]):
-                    yield from self._encode_batch([half])
+                    yield from self._encode_batch([half], met=True)
             else:
                 data = packer.frame(frame)
                 self.n_items += frame.n_items
+                if steering is not None:
+                    steering.took(block.size)
                 yield self._sent(data)
+
+    def _steered(
+        self, blocks: list[Samples], steering: Steering | PlannedSteps, *, met: bool
+    ) -> Iterator[Frame]:
+        """Frames one by one: each step follows from the frames before."""
+        for block in blocks:
+            if not met:
+                steering.meet(block)
+            yield self._steered_frame(block, steering)[1]
+
+    def _steered_frame(
+        self, block: Samples, steering: Steering | PlannedSteps
+    ) -> tuple[int, Frame]:
+        """A block's frame at the step that keeps to the course, and that step."""
+        codec, packer = self._opened()
+        frames: dict[int, Frame] = {}
+
+        def coded(step: int) -> Frame:
+            if step not in frames:
+                (frames[step],) = codec.encode([block], step)
+            return frames[step]
+
+        def cost(step: int) -> float:
+            if isinstance(steering, PlannedSteps):
+                raise AssertionError("a plan asks for no cost")
+            frame, header = coded(step), packer.header
+            n_bytes = len(pack_frame(frame, header, packer.n_items, header.checksum))
+            return steering.course.cost(block, partial(codec.decode, [frame]), n_bytes)
+
+        step = steering.choose(block.size, cost)
+        return step, coded(step)
+
+    def _opened(self) -> tuple[FrameCodec, StreamPacker]:
+        if self._codec is None or self._packer is None:
+            raise AssertionError("the stream has not begun")
+        return self._codec, self._packer
 
     def _too_large(self, frame: Frame, packer: StreamPacker) -> bool:
         if packer.header.profile is not Profile.RADIO or frame.n_items == 1:

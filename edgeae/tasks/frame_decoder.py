@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from edgeae.bitstream.classical import decode_classical
 from edgeae.bitstream.crc import crc16, sample_check
 from edgeae.bitstream.frame import Frame, Mode
+from edgeae.bitstream.header import MAX_STEP
 from edgeae.bitstream.plain import decode_constant, decode_raw, split_ulps, unpack_exceptions
 from edgeae.bitstream.varint import unpack_varint
 from edgeae.errors import CorruptError, TruncatedError
@@ -73,7 +74,7 @@ class FrameDecoder(FrameSetup):
         if self.bundle is None:
             raise CorruptError("a frame of a stream without a model says it was coded with one")
         if mode is Mode.NEURAL:
-            symbols, recons = self._decode_code(payloads, shapes)
+            symbols, recons = self._decode_window_code(payloads, shapes, own_steps=variant == 1)
             if not self.header.exact:
                 return recons, [sample_check(y) for y in symbols]
             return recons, none
@@ -82,15 +83,36 @@ class FrameDecoder(FrameSetup):
             return decode_samples(prior, payloads, shapes, deltas, None), none
         prior = _pick(self.code_priors, variant)
         parts = [_split_residual(payload) for payload in payloads]
-        _, codes = self._decode_code([latent for latent, _ in parts], shapes)
+        _, codes = self._decode_code([latent for latent, _ in parts], shapes, self.header.step)
         residuals = [residual for _, residual in parts]
         return decode_samples(prior, residuals, shapes, deltas, codes), none
 
+    def _decode_window_code(
+        self, payloads: list[bytes], shapes: list[tuple[int, int]], *, own_steps: bool
+    ) -> tuple[list[Indices], list[Indices]]:
+        """Symbols and samples of frames at the header's step, or each at one of its own."""
+        if not own_steps:
+            return self._decode_code(payloads, shapes, self.header.step)
+        pairs = [_split_step(payload) for payload in payloads]
+        symbols: dict[int, Indices] = {}
+        recons: dict[int, Indices] = {}
+        for step in {step for step, _ in pairs}:
+            numbers = [number for number, pair in enumerate(pairs) if pair[0] == step]
+            found = self._decode_code(
+                [pairs[number][1] for number in numbers],
+                [shapes[number] for number in numbers],
+                step,
+            )
+            symbols |= zip(numbers, found[0], strict=True)
+            recons |= zip(numbers, found[1], strict=True)
+        order = range(len(payloads))
+        return [symbols[number] for number in order], [recons[number] for number in order]
+
     def _decode_code(
-        self, payloads: list[bytes], shapes: list[tuple[int, int]]
+        self, payloads: list[bytes], shapes: list[tuple[int, int]], step: int
     ) -> tuple[list[Indices], list[Indices]]:
         """Symbols of the window code, and the samples they stand for."""
-        bundle, step = self.model(), self.header.step
+        bundle = self.model()
         if bundle.net is None or bundle.latent_prior is None or not step:
             raise CorruptError("a frame has a window code, and the bundle or the header has none")
         steps = [(groups, n_steps(bundle, length)) for groups, length in shapes]
@@ -141,6 +163,17 @@ def _pick(priors: list[SamplePrior], variant: int) -> SamplePrior:
             f"the bundle has {len(priors)} for this step"
         )
     return priors[variant]
+
+
+def _split_step(payload: bytes) -> tuple[int, bytes]:
+    """A frame's own step, and the rest of its payload."""
+    try:
+        step, begin = unpack_varint(payload, 0)
+    except TruncatedError as error:
+        raise CorruptError("a frame with a step of its own is empty") from error
+    if not 1 <= step <= MAX_STEP:
+        raise CorruptError(f"a frame has step {step}; it must be in 1..{MAX_STEP}")
+    return step, payload[begin:]
 
 
 def _split_residual(payload: bytes) -> tuple[bytes, bytes]:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgeae.bitstream.header import Profile, Promise, StreamHeader
 from edgeae.errors import ConfigError, ModelError
 from edgeae.runtime.bundle import Bundle
+from edgeae.runtime.manifest import NetSpec
 from edgeae.signal.grid import NEAR_ULPS, Grid, GridSpec, detect_grid, fallback_grid
 from edgeae.signal.lattice import Lattice
 from edgeae.signal.ulps import ulps_beside
@@ -30,6 +31,7 @@ __all__ = [
     "choose_grid",
     "default_ndim",
     "index_bound",
+    "lossy_deltas",
     "make_header",
     "parse_lattice",
     "parse_profile",
@@ -41,6 +43,7 @@ GridLike = Grid | GridSpec | Sequence[Grid | GridSpec]
 _MAX_INDEX_BOUND = (1 << 29) - 2
 _FILE_ITEMS = 1 << 16
 _FILE_IMAGES = 64
+_STEERED_ITEMS = 1 << 14
 _RADIO_ITEMS = 1 << 10
 _FRAME_SAMPLES = 1 << 20
 _LEVELS = 16
@@ -57,9 +60,11 @@ class StreamOptions:
         max_error: bound E on |x - x_hat|, in the signal's units.
         lossless: every sample comes back bit for bit. With neither, the stream is lossy.
         step: step of the latents' quantizer; None takes the bundle's default.
+        target_rate: bits per sample that a lossy stream comes to; each frame gets its own step.
+        target_snr: dB that it comes to, likewise.
         profile: ``file`` or ``radio``.
-        frame_length: items per frame; None takes 65,536 time steps or 64 images in a file, 1,024
-            or 1 by radio.
+        frame_length: items per frame; None takes 65,536 time steps (16,384 with a target) or 64
+            images in a file, 1,024 or 1 by radio.
         max_packet: largest radio frame in bytes; frames are halved until they fit.
         lattice: the signal's grids; None looks for them in the samples.
         rate_hz: sampling rate, carried along; None takes the bundle's.
@@ -72,6 +77,8 @@ class StreamOptions:
     max_error: float | None = None
     lossless: bool = False
     step: int | None = None
+    target_rate: float | None = None
+    target_snr: float | None = None
     profile: Profile = Profile.FILE
     frame_length: int | None = None
     max_packet: int | None = None
@@ -87,8 +94,31 @@ class StreamOptions:
             if not (math.isfinite(bound) and bound >= 0):
                 raise ConfigError(f"max_error is {bound}; it must be finite and not negative")
             object.__setattr__(self, "max_error", bound)
+        self._check_targets()
         if self.max_packet is not None and self.profile is not Profile.RADIO:
             raise ConfigError("max_packet goes with profile radio")
+
+    def _check_targets(self) -> None:
+        targets = {"target_rate": self.target_rate, "target_snr": self.target_snr}
+        given = {name: value for name, value in targets.items() if value is not None}
+        for name, value in given.items():
+            if not math.isfinite(value) or (name == "target_rate" and value <= 0):
+                raise ConfigError(f"{name} is {value}; it must be finite, and a rate positive")
+            if self.lossless or self.max_error is not None:
+                other = "lossless" if self.lossless else "max_error"
+                raise ConfigError(
+                    f"{name} turns the quantizer of a lossy stream, and {other} fixes what every "
+                    "sample may lose, whatever that costs: leave one of them out"
+                )
+            if self.step is not None:
+                raise ConfigError(f"{name} chooses the step: leave step out")
+        if len(given) == 2:
+            raise ConfigError("target_rate and target_snr exclude each other: choose one")
+
+    @property
+    def steered(self) -> bool:
+        """Whether each frame gets its own step, to come to a target."""
+        return self.target_rate is not None or self.target_snr is not None
 
     @property
     def promise(self) -> Promise:
@@ -302,7 +332,7 @@ def make_header(
                 "lossy coding needs a bundle with a window code: give max_error or lossless"
             )
         step = _latent_step(bundle, options, ())
-        deltas = tuple(lossy_delta(limit) for limit in lossy_rmse(net, step))
+        deltas = lossy_deltas(net, step)
     else:
         _require_exact(bundle, promise)
         deltas = tuple(2 * bound + 1 for bound in choice.bounds)
@@ -332,6 +362,11 @@ def make_header(
         profile=options.profile,
         metadata=metadata,
     )
+
+
+def lossy_deltas(net: NetSpec, step: int) -> tuple[int, ...]:
+    """Residual steps of the frames of a lossy stream that the window code misses."""
+    return tuple(lossy_delta(limit) for limit in lossy_rmse(net, step))
 
 
 def _require_exact(bundle: Bundle | None, promise: Promise) -> None:
@@ -374,4 +409,6 @@ def _default_length(
     cap = max(1, _FRAME_SAMPLES // (channels * height * width))
     if options.profile is Profile.RADIO:
         return min(_RADIO_ITEMS if image_size is None else 1, cap)
+    if options.steered and image_size is None:
+        return min(_STEERED_ITEMS, cap)
     return min(_FILE_ITEMS if image_size is None else _FILE_IMAGES, cap)

@@ -30,7 +30,16 @@ from edgeae.errors import ConfigError
 from edgeae.runtime.bundle import Bundle
 from edgeae.tasks.decoder import StreamDecoder
 from edgeae.tasks.encoder import StreamEncoder, sample_type
-from edgeae.tasks.plan import GridChoice, GridLike, StreamOptions, choose_grid
+from edgeae.tasks.plan import (
+    GridChoice,
+    GridLike,
+    StreamOptions,
+    choose_grid,
+    parse_lattice,
+    parse_profile,
+)
+from edgeae.tasks.steer import Outlook
+from edgeae.tasks.survey import survey
 
 __all__ = ["StreamDecoder", "StreamEncoder", "decode", "encode", "read_items"]
 
@@ -44,6 +53,8 @@ def encode(
     max_error: float | None = None,
     lossless: bool = False,
     step: int | None = None,
+    target_rate: float | None = None,
+    target_snr: float | None = None,
     profile: Profile | str = Profile.FILE,
     frame_length: int | None = None,
     max_packet: int | None = None,
@@ -59,6 +70,8 @@ def encode(
         max_error: bound E on |x - x_hat|, in the signal's units.
         lossless: every sample comes back bit for bit. With neither, the stream is lossy.
         step: step of the latents' quantizer; None takes the bundle's default.
+        target_rate: bits per sample that a lossy stream comes to, headers included, within 2 %.
+        target_snr: dB that a lossy stream comes to, and at most half a dB more.
         profile: ``file`` or ``radio``.
         frame_length: items per frame; None takes the profile's usual length.
         max_packet: largest radio frame in bytes.
@@ -82,14 +95,29 @@ def encode(
     x: Samples = np.asarray(signal)
     kind = sample_type(x.dtype)
     choice: GridLike | GridChoice | None = grid
-    if grid is None and 1 <= x.ndim <= 4:
-        options = StreamOptions(max_error=max_error, lossless=lossless)
-        choice = choose_grid(x.astype(kind, copy=False), bundle, options, whole=True)
+    outlook: Outlook | None = None
+    options = StreamOptions(
+        max_error=max_error,
+        lossless=lossless,
+        step=step,
+        target_rate=target_rate,
+        target_snr=target_snr,
+        profile=parse_profile(profile),
+        frame_length=frame_length,
+        lattice=parse_lattice(grid),
+    )
+    if 1 <= x.ndim <= 4 and (grid is None or options.steered):
+        x = x.astype(kind, copy=False)
+        choice = choose_grid(x, bundle, options, whole=True)
+        outlook = survey(x, bundle, options, choice)
     encoder = StreamEncoder(
         bundle,
         max_error=max_error,
         lossless=lossless,
         step=step,
+        target_rate=target_rate,
+        target_snr=target_snr,
+        outlook=outlook,
         profile=profile,
         frame_length=frame_length,
         max_packet=max_packet,
