@@ -11,11 +11,12 @@ from typer.testing import CliRunner
 
 pytest.importorskip("torch")
 
-from denoiser_bundles import image_bundle, speech_bundle, stream_bundle
+from denoiser_bundles import image_bundle, speech_bundle, stream_bundle, stream_net
 
 import edgeae
 from edgeae.cli import app
 from edgeae.errors import SignalError
+from edgeae.exporting.denoise import export_denoiser
 from edgeae.signal import read_signal, write_signal
 from edgeae.signal.resample import resample
 
@@ -178,6 +179,8 @@ def test_images_and_folders(made, tmp_path):
         ("stream", ["x.npy", "y.npy", "--engine", "gpu"], 2, "engine"),
         ("image", ["-", "y.png"], 2, "files"),
         ("image", ["x.npy", "y.npy", "--resample"], 2, "images"),
+        ("image", ["x.npy", "y.npy", "--gain", "2"], 2, "--gain and --zero are for series"),
+        ("speech", ["x.npy", "y.npy", "--gain", "2"], 2, "level of sound by itself"),
         ("image", ["empty", "y"], 1, "no .png"),
     ],
 )
@@ -201,3 +204,22 @@ def test_compressing_with_a_denoiser_says_what_it_is(made, tmp_path):
     np.save(tmp_path / "x.npy", walk(100))
     found = call("compress", made.stream.path, tmp_path / "x.npy", tmp_path / "y.eae", code=1)
     assert "is a denoiser, not a codec" in found.output
+
+
+def test_other_devices_levels(tmp_path):
+    net = stream_net(center=(30,), shift=(0,))
+    made = export_denoiser(net, tmp_path / "b", name="b", signal={"rate_hz": 100.0}, level=(300.0,))
+    x = np.random.default_rng(4).normal(900, 400, 700).round().astype(np.int16)
+    np.save(tmp_path / "x.npy", x)
+    arguments = ["denoise", made.path, tmp_path / "x.npy", tmp_path / "y.npy"]
+    plain = call(*arguments)
+    assert "about 4 times as strong as what 'b' was trained on: try --gain 0.25" in plain.stderr
+    for gain, zero in (("auto", None), ("0.25", 900.0)):
+        options = ["--gain", gain, *([] if zero is None else ["--zero", zero])]
+        found = call(*arguments, *options, "--json")
+        assert json.loads(found.stdout)["gain"] == [0.25]
+        assert "as strong" not in found.stderr
+        level = gain if zero is None else float(gain)
+        wanted = edgeae.denoise(made, x, gain=level, zero=zero)
+        assert np.array_equal(np.load(tmp_path / "y.npy"), wanted)
+    assert "expected a positive number, or auto" in call(*arguments, "--gain", "x", code=2).output

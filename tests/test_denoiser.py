@@ -14,11 +14,13 @@ from denoiser_bundles import (
     image_bundle,
     speech_bundle,
     stream_bundle,
+    stream_net,
     three_axes_bundle,
 )
 
 import edgeae
 from edgeae.errors import ConfigError, ModelError, SignalError
+from edgeae.exporting.denoise import export_denoiser
 from edgeae.runtime.bundle_files import pack_arrays, read_arrays
 from edgeae.runtime.native_net import clones
 from edgeae.tasks.denoise_images import denoise_images, estimate_sigma
@@ -386,3 +388,117 @@ def test_images_that_do_not_fit_are_refused(folder, images, sigma, message):
         return
     with pytest.raises(SignalError, match=message):
         denoise_images(bundle, images, sigma=sigma)
+
+
+# -- other devices' levels -------------------------------------------------------------------
+
+
+SECOND = 40
+
+
+@pytest.fixture(params=ENGINES)
+def levelled(request, tmp_path):
+    """Three axes at 40 Hz that are to spread by 60, 50 and 40 indices within a second."""
+    net = stream_net(n_in=3, n_out=3, hop=2, first=6, center=(3, -5, 0), shift=(0, 0, 0))
+    signal = {"rate_hz": float(SECOND), "dtype": "float32", "grids": [[1, 100]], "unit": "g"}
+    made = export_denoiser(net, tmp_path / "b", name="b", signal=signal, level=(60.0, 50.0, 40.0))
+    return edgeae.load(made.path, engine=request.param)
+
+
+def device_signal(n, strength=1.0, zero=(0.03, -0.05, 0.0), seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 0.12, (n, 3)) * strength + np.array(zero)
+
+
+def test_a_gain_makes_another_device_like_the_one_that_was_trained_on(levelled):
+    x = np.round(device_signal(500), 2)
+    usual = edgeae.denoise(levelled, x)
+    for gain, zero in ((0.25, 0.0), (8.0, [1.0, 0.0, -2.0])):
+        center = np.array([0.03, -0.05, 0.0])
+        other = (x - center) / gain + np.array(zero)
+        found = edgeae.denoise(levelled, other, gain=gain, zero=zero)
+        assert np.allclose((found - np.array(zero)) * gain + center, usual, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("strength", "gain"), [(1.0, 1.0), (1.8, 1.0), (4.4, 0.25), (0.3, 2.0), (1e-9, 1.0), (0, 1.0)]
+)
+def test_what_is_measured_is_a_power_of_two_and_the_middle(levelled, strength, gain):
+    x = device_signal(4 * SECOND + 7, strength, zero=(1.0, 2.0, 3.0))
+    denoiser = edgeae.Denoiser(levelled, gain="auto")
+    denoiser.process(x[: 4 * SECOND - 1])
+    assert denoiser.gain.tolist() == [1.0]
+    denoiser.process(x[4 * SECOND - 1 :])
+    assert denoiser.gain.tolist() == [gain]
+    middle = np.sort(x[: 4 * SECOND], axis=0)[(4 * SECOND - 1) // 2]
+    assert np.allclose(denoiser.zero, middle)
+
+
+def test_once_measured_it_is_as_if_told_from_the_start(levelled):
+    x = device_signal(400, 5.0)
+    x[[3, 9, 200], 1] = np.nan
+    x[11, 2] = np.inf
+    auto = edgeae.Denoiser(levelled, gain="auto")
+    found = auto.process(x)
+    n = 4 * SECOND
+    told = edgeae.Denoiser(levelled, gain=float(auto.gain[0]), zero=auto.zero[0])
+    assert np.array_equal(told.process(x)[n:], found[n:])
+    assert np.array_equal(edgeae.Denoiser(levelled).process(x)[:n], found[:n])
+    assert auto.held_samples == told.held_samples == 3
+    assert np.array_equal(auto.flush(), told.flush())
+    assert np.array_equal(auto.process(x), found)  # a new signal is measured anew
+
+
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_how_a_measured_stream_is_cut_or_saved_never_shows(levelled, data):
+    n = data.draw(st.integers(0, 6 * SECOND))
+    cuts = sorted(data.draw(st.lists(st.integers(0, n), max_size=12)))
+    x = np.stack([device_signal(n, 6.0), device_signal(n, 0.2, seed=1)])
+    denoiser = edgeae.Denoiser(levelled, streams=2, gain="auto")
+    whole = np.concatenate([denoiser.process(x), denoiser.flush()], axis=1)
+    parts = []
+    for piece in np.split(x, cuts, axis=1):
+        parts.append(denoiser.process(piece))
+        state = denoiser.state()
+        denoiser = edgeae.Denoiser(levelled, streams=2)
+        denoiser.restore(state)
+    denoiser.process(x[:, :0])  # so that it knows the blocks' dtype
+    parts.append(denoiser.flush())
+    assert np.array_equal(np.concatenate(parts, axis=1), whole)
+    for one, alone in zip(whole, x, strict=True):
+        assert np.array_equal(run(edgeae.Denoiser(levelled, gain="auto"), alone), one)
+
+
+def test_levels_that_are_none_say_what_is_wanted(levelled, folder):
+    for gain in (0, -1.0, np.nan, np.inf, "loud", True):
+        with pytest.raises(ConfigError, match="expected a positive number, or 'auto'"):
+            edgeae.Denoiser(levelled, gain=gain)
+    for zero in (np.nan, [1.0, 2.0], "here"):
+        with pytest.raises(ConfigError, match="expected a number, or one for each channel"):
+            edgeae.Denoiser(levelled, zero=zero)
+    with pytest.raises(ConfigError, match="state both, or neither"):
+        edgeae.Denoiser(levelled, gain="auto", zero=0)
+    with pytest.raises(ConfigError, match="does not say how strong"):
+        edgeae.Denoiser(folder / "axes", gain="auto")
+    with pytest.raises(ConfigError, match="follows the level of sound by itself"):
+        edgeae.Denoiser(folder / "speech", gain=2.0)
+    with pytest.raises(ConfigError, match="this bundle takes images"):
+        edgeae.denoise(folder / "image", np.zeros((8, 8), np.uint8), gain=2.0)
+
+
+def test_a_damaged_level_is_refused(levelled):
+    denoiser = edgeae.Denoiser(levelled, gain="auto")
+    denoiser.process(device_signal(30))
+    arrays = read_arrays(denoiser.state(), "state")
+    for name, value in (
+        ("gain", np.zeros(1)),
+        ("zero", np.full((1, 3), np.nan)),
+        ("level.seen", np.zeros((1, 2, 30))),
+        ("level.missing", np.array([7])),
+    ):
+        with pytest.raises(ModelError, match="the state"):
+            denoiser.restore(pack_arrays(arrays | {name: value}))
+    denoiser.restore(pack_arrays(arrays))

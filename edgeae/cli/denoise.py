@@ -56,6 +56,15 @@ def denoise(
     rate: float | None = typer.Option(None, help="Samples per second."),
     columns: str | None = typer.Option(None, help="Columns of a CSV, separated by commas."),
     key: str | None = typer.Option(None, help="Array of a .npz."),
+    gain: str = typer.Option(
+        "1",
+        help="Of series: what samples are multiplied by before the net, to be as strong as those "
+        "that it knows (0.2 for 1000 counts/mV where it knows 200), or auto: a power of two, "
+        "measured with the zero on the first seconds.",
+    ),
+    zero: float | None = typer.Option(
+        None, help="Of series: the sample that stands for nothing; else the bundle's center."
+    ),
     threads: int = typer.Option(1, help="Threads inside one operator of the net."),
     report: Path | None = typer.Option(
         None, "--report", help="Write a page with pictures of before and after, and figures."
@@ -79,22 +88,25 @@ def denoise(
         "columns": None if columns is None else columns.split(","),
         "key": key,
     }
+    level: dict[str, Any] = {"gain": _gain(gain), "zero": zero}
     page = _Page(report, source, reference, form)
     began = time.perf_counter()
     if model.denoise.family == "image":
         if resample or block is not None:
             raise ConfigError("--resample and --block are for streams; this bundle takes images")
+        if level != {"gain": 1.0, "zero": None}:
+            raise ConfigError("--gain and --zero are for series; this bundle takes images")
         told = _denoise_images(model, source, target, sigma, views, each_channel, form, page)
     elif sigma is not None or views != 1:
         raise ConfigError("--sigma and --views are for images; this bundle takes streams")
     elif source == "-":
         if resample:
             raise ConfigError("--resample needs the whole signal: it works on files, not on a pipe")
-        told = _denoise_pipe(model, target, block, each_channel, form)
+        told = _denoise_pipe(model, target, block, each_channel, form, level)
     else:
         if block is not None:
             raise ConfigError("--block is for a pipe: IN is a file")
-        told = _denoise_file(model, source, target, each_channel, resample, form, page)
+        told = _denoise_file(model, source, target, each_channel, resample, form, page, level)
     told["seconds"] = round(time.perf_counter() - began, 3)
     page.write(model, told)
     if told.get("held_samples"):
@@ -107,6 +119,15 @@ def denoise(
             f"{source} -> {target}: {told[what]:,} {what}, {told['seconds']:.1f} s "
             f"on {told['engine']}"
         )
+
+
+def _gain(text: str) -> float | str:
+    if text == "auto":
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"--gain is {text!r}: expected a positive number, or auto") from None
 
 
 # -- the report ----------------------------------------------------------------------------
@@ -179,15 +200,19 @@ class _Page:
 class _Channels:
     """A denoiser that takes [T, C], each channel being a stream of its own where that is asked."""
 
-    def __init__(self, model: Any, first: Any, each_channel: bool) -> None:
+    def __init__(self, model: Any, first: Any, each_channel: bool, level: dict[str, Any]) -> None:
         from edgeae.tasks.denoise import Denoiser
 
         self._apart = each_channel and model.signal.channels == 1 and first.data.ndim == 2
         self._left = 8 if first.meta.get("bits") == 24 else 0  # of a 24-bit WAV's int32
         self._left = self._left if model.denoise.front_end is not None else 0
         streams = first.channels if self._apart else 1
-        self.denoiser = Denoiser(model, streams=streams, rate_hz=first.rate_hz)
+        self.denoiser = Denoiser(model, streams=streams, rate_hz=first.rate_hz, **level)
         self._skip = self.denoiser.delay_samples
+
+    def indices(self, block: Any) -> Any:
+        """Samples as grid indices [N, C, T]."""
+        return self.denoiser.indices(block.T if self._apart else block)
 
     def process(self, block: Any) -> Any:
         """The next samples that belong to one of the input; fewer at first."""
@@ -217,6 +242,7 @@ def _denoise_file(
     resample: bool,
     form: dict[str, Any],
     page: _Page,
+    level: dict[str, Any],
 ) -> dict[str, Any]:
     import numpy as np
 
@@ -229,20 +255,41 @@ def _denoise_file(
         raise SignalError(f"{source} holds images, bundle {model.name!r} is made for streams")
     if resample:
         signal = _resampled(model, source, signal)
-    channels = _Channels(model, signal, each_channel)
+    channels = _Channels(model, signal, each_channel, level)
     progress = Progress(signal.n_items, "samples")
     parts = []
     for begin in range(0, signal.n_items, _CHUNK_ITEMS):
         parts.append(channels.process(signal.data[begin : begin + _CHUNK_ITEMS]))
         progress.show(begin)
-    held = channels.denoiser.held_samples
+    told = _told(channels)
     parts.append(channels.flush())
     progress.clear()
     out = np.concatenate(parts)
     rate_hz = signal.rate_hz or model.signal.rate_hz
     write_signal(target, out, signal.meta, rate_hz=rate_hz)
     page.keep(signal.data, out, rate_hz)
-    return _told(channels, len(out), held)
+    if level["gain"] == 1:
+        _hint(model, signal, channels)
+    return told | {"samples": len(out)}
+
+
+def _hint(model: Any, signal: Any, channels: _Channels) -> None:
+    """Say so where a signal is far stronger or weaker than what the net was trained on."""
+    from edgeae.tasks.denoise_level import LevelMeter
+
+    if model.denoise.level is None or not model.signal.rate_hz:
+        return
+    meter = LevelMeter(model, channels.denoiser.streams)
+    meter.add(channels.indices(signal.data[: meter.length]))
+    if meter.missing:
+        return
+    gain = float(meter.measured(meter.seen[:, :, 0])[0].mean())
+    if gain != 1:
+        note(
+            f"this signal is about {max(gain, 1 / gain):g} times as "
+            f"{'strong' if gain < 1 else 'weak'} as what {model.name!r} was trained on: "
+            f"try --gain {gain:g}, or --gain auto"
+        )
 
 
 def _resampled(model: Any, source: str, signal: Any) -> Any:
@@ -261,7 +308,12 @@ def _resampled(model: Any, source: str, signal: Any) -> Any:
 
 
 def _denoise_pipe(
-    model: Any, target: str, block: int | None, each_channel: bool, form: dict[str, Any]
+    model: Any,
+    target: str,
+    block: int | None,
+    each_channel: bool,
+    form: dict[str, Any],
+    level: dict[str, Any],
 ) -> dict[str, Any]:
     from edgeae.signal import iter_signal
     from edgeae.signal.sink import SignalSink
@@ -278,7 +330,7 @@ def _denoise_pipe(
     first = next(pieces, None)
     if first is None:
         fail("stdin is empty")
-    channels = _Channels(model, first, each_channel)
+    channels = _Channels(model, first, each_channel, level)
     count = 0
     with SignalSink(
         target,
@@ -292,10 +344,10 @@ def _denoise_pipe(
             count += len(out)
             sink.write(out)
             sink.flush()
-        held = channels.denoiser.held_samples
+        told = _told(channels)
         out = channels.flush()
         sink.write(out)
-    return _told(channels, count + len(out), held)
+    return told | {"samples": count + len(out)}
 
 
 def _with(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
@@ -303,13 +355,14 @@ def _with(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield from rest
 
 
-def _told(channels: _Channels, count: int, held: int) -> dict[str, Any]:
+def _told(channels: _Channels) -> dict[str, Any]:
+    """What there is to tell before the end, which begins anew."""
     denoiser = channels.denoiser
     return {
-        "samples": count,
         "delay_samples": denoiser.delay_samples,
-        "held_samples": held,
+        "held_samples": denoiser.held_samples,
         "engine": denoiser.engine,
+        "gain": denoiser.gain.tolist(),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from edgeae.exporting.certificate import certify, input_peaks
 from edgeae.exporting.denoise_graph import image_graph, state_tensors, stream_graph
 from edgeae.models.denoise import ImageNet, StreamNet
 from edgeae.models.dyadic import dyadic_layers
+from edgeae.models.mask import MaskNet
 from edgeae.runtime.bundle import Bundle, write_bundle
 from edgeae.runtime.stft import StftSpec
 
@@ -32,6 +33,7 @@ def export_denoiser(
     name: str,
     signal: Mapping[str, Any],
     front_end: Mapping[str, Any] | None = None,
+    level: Sequence[float] | None = None,
     golden: npt.NDArray[Any] | None = None,
     metrics: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
@@ -46,6 +48,8 @@ def export_denoiser(
         signal: the manifest's ``signal``: ``channels``, ``rate_hz``, ``dtype``, ``unit``,
             ``grids``, ``channel_names``; what is missing is filled in.
         front_end: of speech, what stands between samples and net (``StftSpec.to_json()``).
+        level: of a series: how far the training signals spread within a second, per channel, in
+            index units; None where it is not known.
         golden: what the net is given for the golden vector, whole numbers [C, T] or [N, C, H, W];
             None for noise. It ends up in the bundle, so it should be made up rather than recorded.
         metrics: what was measured, for the manifest.
@@ -67,7 +71,7 @@ def export_denoiser(
         "name": name,
         "task": "denoise",
         "exact": True,
-        "denoise": denoise_part(net, graph, signal, front_end),
+        "denoise": denoise_part(net, graph, signal, front_end, level),
         "certificate": certificate,
         "metrics": dict(metrics or {}),
         "cost": _cost(net, front_end),
@@ -85,6 +89,7 @@ def denoise_part(
     graph: onnx.ModelProto,
     signal: Mapping[str, Any],
     front_end: Mapping[str, Any] | None = None,
+    level: Sequence[float] | None = None,
 ) -> dict[str, Any]:
     """The manifest's ``denoise`` part: what a runtime must know of the model.
 
@@ -93,12 +98,14 @@ def denoise_part(
         graph: what it was written as.
         signal: as of `export_denoiser`.
         front_end: likewise.
+        level: likewise.
     """
     return {
         "signal": _signal_part(net, signal, speech=front_end is not None),
         **(_image_part(net) if isinstance(net, ImageNet) else _stream_part(net, front_end)),
         "input_peak": int(input_peaks(graph)[graph.graph.input[0].name]),
         "front_end": None if front_end is None else dict(front_end),
+        **({} if level is None else {"level": [round(float(v), 3) for v in level]}),
     }
 
 
@@ -161,6 +168,8 @@ def _cost(net: StreamNet | ImageNet, front_end: Mapping[str, Any] | None) -> dic
     weights = sum(layer.weight.numel() for layer in dyadic_layers(net))
     if isinstance(net, ImageNet):
         return {"parameters": _parameters(net), "macs_per_pixel": weights / 4}
+    if isinstance(net, MaskNet):  # the planes' weights work on every band
+        weights += (net.spec.n_in - 1) * sum(p.weight.numel() for p in net.plane_layers)
     hop = net.spec.hop * (1 if front_end is None else StftSpec.from_json(front_end).hop)
     return {"parameters": _parameters(net), "macs_per_sample": round(weights / hop, 1)}
 

@@ -10,6 +10,8 @@ from edgeae.exporting.bundle import check_device
 from edgeae.exporting.denoise import export_denoiser
 from edgeae.quantize.dyadic import is_quantized, quantize
 from edgeae.runtime.bundle import Bundle
+from edgeae.train.denoise_data import load_denoise_data, training_level
+from edgeae.train.denoise_steps import denoise_table
 from edgeae.train.denoising import denoiser_metrics, family, load_denoiser
 from edgeae.train.recipe import Recipe, recipe_to_dict
 from edgeae.train.run import Progress, RunFolder
@@ -49,12 +51,16 @@ def export_denoiser_run(
 
         front_end = FRONT.to_json()
     signal, data = _signal(run, recipe)
+    level = None
+    if family(recipe) == "stream":
+        level = training_level(denoise_table(run), load_denoise_data(run))
     bundle = export_denoiser(
         net,
         out,
         name=recipe.name,
         signal=signal,
         front_end=front_end,
+        level=level,
         metrics=metrics,
         recipe=_published(recipe),
         data=data,

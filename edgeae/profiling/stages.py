@@ -71,6 +71,8 @@ STAGES: Mapping[str, Mapping[str, tuple[Probe, ...]]] = {
                 "edgeae.tasks.denoise_samples",
                 {
                     "DenoiserSamples.take": "samples to numbers",
+                    "DenoiserSamples.scale": "samples to numbers",
+                    "DenoiserSamples.unscale": "numbers to samples",
                     "DenoiserSamples.give": "numbers to samples",
                 },
             ),

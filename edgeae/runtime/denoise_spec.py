@@ -8,6 +8,8 @@
      "delay_samples": 36,                            of a stream, the hop's share included
      "center": [0],                                  per channel or for all, in index units
      "input_peak": 8388608,                          largest |index| it is certified for
+     "level": [250.0],                               of series, optional: spread of the training
+                                                     data within a second, per channel, in indices
      "state": [{"name": "state_0", "shape": [1, 12], "peak": 2047}, ...],
      "output_exponent": null,                        of a mask: it is integers times 2^-exponent
      "sigma": false,                                 of an image: the net is told the noise's sigma
@@ -62,6 +64,8 @@ class DenoiseSpec:
         delay_samples: by which a stream's output lags its input, however it is cut.
         center: per channel (or one for all) the index that a stream starts from.
         input_peak: largest magnitude of an index that the net may be given.
+        level: per channel how far the signals that the net was trained on spread within a second,
+            in index units; None where it is not stated.
         state: the state tensors, in the graph's order.
         output_exponent: the net's output is a mask, integers times ``2**-output_exponent``.
         sigma: whether an image's net is told the noise's standard deviation.
@@ -73,6 +77,7 @@ class DenoiseSpec:
     delay_samples: int
     center: tuple[int, ...]
     input_peak: int
+    level: tuple[float, ...] | None
     state: tuple[StateSpec, ...]
     output_exponent: int | None
     sigma: bool
@@ -103,11 +108,26 @@ def parse_denoise(part: Fields) -> DenoiseSpec:
         delay_samples=part.integer("delay_samples", 0, _MAX_DELAY),
         center=part.integers("center", len(center), -_MAX_PEAK, _MAX_PEAK),
         input_peak=part.integer("input_peak", 1, _MAX_PEAK),
+        level=_parse_level(part),
         state=_parse_state(part),
         output_exponent=exponent,
         sigma=part.flag("sigma"),
         front_end=None if front_end is None else dict(part.part("front_end").values),
     )
+
+
+def _parse_level(part: Fields) -> tuple[float, ...] | None:
+    values = part.values.get("level")
+    if values is None:
+        return None
+    channels = part.part("signal").integer("channels", 1, _MAX_CHANNELS)
+    if (
+        not isinstance(values, list)
+        or len(values) != channels
+        or not all(isinstance(v, int | float) and 0 < v <= _MAX_PEAK for v in values)
+    ):
+        raise part.fail("level", "a positive number for each channel, or null")
+    return tuple(float(v) for v in values)
 
 
 def _parse_state(part: Fields) -> tuple[StateSpec, ...]:

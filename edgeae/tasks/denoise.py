@@ -2,13 +2,17 @@
 
 ::
 
-    block ─ convert, hold NaN ─ whole hops ─[ front end ]─ net with its state ─[ front end ]─
-    ─ queue ─► block of the same length, ``delay_samples`` late
+    block ─ scale, hold NaN ─ whole hops ─[ front end ]─ net with its state ─[ front end ]─
+    ─ queue ─ scale back ─► block of the same length, ``delay_samples`` late
 
 The net takes whole hops; what is left of a block waits for the next one. The queue starts with one
 sample less than a hop, so that a block of any length, 0 and 1 too, gives as many samples as went in
 and the delay is always the same. Nets are exact and the front end works frame by frame, so how a
 stream is cut never shows in its bits.
+
+Where a gain is to be measured, the first seconds are kept. When there are enough, the net forgets
+them and runs through them once more, scaled: from there on every sample is what a denoiser gives
+that was told the gain and the zero from the start.
 """
 
 from __future__ import annotations
@@ -25,6 +29,7 @@ from edgeae.runtime.bundle import Bundle, load
 from edgeae.runtime.bundle_files import pack_arrays, read_arrays
 from edgeae.runtime.denoise_net import StreamDenoiseNet, stream_net
 from edgeae.runtime.stft import StftFrontEnd, StftSpec
+from edgeae.tasks.denoise_level import LevelMeter, told_gain, told_zero
 from edgeae.tasks.denoise_samples import DenoiserSamples, Form
 
 __all__ = ["Denoiser", "FrontEnd", "check_rate", "denoise"]
@@ -66,12 +71,20 @@ class Denoiser:
         streams: how many streams, N. One stream takes blocks [T] or [T, C]; several take [N, T] or
             [N, T, C].
         rate_hz: of the signal, to be checked.
+        gain: of series: what samples are multiplied by on the way in, and divided by on the way
+            out, so that they are as strong as those that the net was trained on: 0.2 for a device
+            of 1000 counts/mV where the net knows 200. ``"auto"`` measures it on the first four
+            seconds of each stream, up to a power of two, and the zero with it; what comes out
+            meanwhile is as without. A shorter stream, or one that is silent then, keeps its gain.
+        zero: of series: the sample that stands for nothing, one or [C]; None takes the center that
+            the net was trained on (or measures it, with ``"auto"``).
 
     Attributes:
         delay_samples: by which the output lags.
         engine: what runs the net, ``native`` or ``onnxruntime``.
 
     Raises:
+        ConfigError: a gain or zero that is none, or that the bundle cannot use.
         ModelError: the bundle is for something else, or its graph does not fit its manifest.
         SignalError: the rate is not the bundle's.
 
@@ -90,6 +103,8 @@ class Denoiser:
         *,
         streams: int = 1,
         rate_hz: float | None = None,
+        gain: float | str = 1.0,
+        zero: ArrayLike | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else load(bundle)
         if not 1 <= streams <= _MAX_STREAMS:
@@ -106,6 +121,9 @@ class Denoiser:
         self._net: StreamDenoiseNet = stream_net(self.bundle, streams=streams)
         self.engine = self._net.engine
         self._samples = DenoiserSamples(self.bundle, streams)
+        self._meter: LevelMeter | None = None
+        self._measures = gain == "auto"
+        self._told = self._set_level(gain, zero)
         self._front: FrontEnd | None = None
         self._hop = spec.hop
         if spec.front_end is not None:
@@ -113,7 +131,8 @@ class Denoiser:
             self._front = StftFrontEnd(stft, streams)
             self._hop = spec.hop * stft.hop
         self._check_channels()
-        self._form: Form = (1 + (streams > 1), np.dtype(self.bundle.signal.dtype))
+        axes = 1 + (streams > 1) + (self.bundle.signal.channels > 1)
+        self._form: Form = (axes, np.dtype(self.bundle.signal.dtype))
         self._begin()
 
     def __repr__(self) -> str:
@@ -123,9 +142,29 @@ class Denoiser:
         )
 
     @property
+    def gain(self) -> NDArray[np.float64]:
+        """What samples are multiplied by, float64 [N]; 1 until it is measured."""
+        return self._samples.gain.copy()
+
+    @property
+    def zero(self) -> NDArray[np.float64]:
+        """The sample that stands for nothing, float64 [N, C]."""
+        return self._samples.samples_of(self._samples.zero)
+
+    @property
     def held_samples(self) -> int:
         """Samples so far that were no number (NaN); each was taken as the one before it."""
         return self._samples.n_held
+
+    def indices(self, block: ArrayLike) -> NDArray[np.float64]:
+        """A block as indices of the bundle's grid, float64 [N, C, T], neither rounded nor scaled.
+
+        Raises:
+            SignalError: the block does not fit the bundle.
+        """
+        values = np.asarray(block)
+        self._samples.form_of(values)
+        return self._samples.take(values)
 
     def process(self, block: ArrayLike) -> Samples:
         """Denoise the next samples.
@@ -144,7 +183,7 @@ class Denoiser:
         values = np.asarray(block)
         form = self._samples.form_of(values)
         self._form = form
-        return self._samples.give(self._push(self._samples.take(values)), form)
+        return self._samples.give(self._advance(self._samples.take(values)), form)
 
     def flush(self) -> Samples:
         """The last ``delay_samples`` samples; the denoiser is then as new.
@@ -155,17 +194,15 @@ class Denoiser:
             rest = np.zeros((self.streams, self._samples.channels, self.delay_samples))
         else:
             rest = np.repeat(self._samples.last[:, :, None], self.delay_samples, axis=2)
-        out = self._samples.give(self._push(rest), self._form)
+        out = self._samples.give(self._samples.unscale(self._push(rest)), self._form)
         self.reset()
         return out
 
     def reset(self) -> None:
-        """Forget the past: the next block is the first of a signal."""
-        self._net.reset()
-        self._samples.reset()
-        if self._front is not None:
-            self._front.reset()
-        self._begin()
+        """Forget the past: the next block is the first of a signal. What is told stays."""
+        self._samples.gain, self._samples.zero = (values.copy() for values in self._told)
+        self._meter = LevelMeter(self.bundle, self.streams) if self._measures else None
+        self._restart()
 
     def state(self) -> bytes:
         """Everything that the next block hangs on, to go on from later or elsewhere.
@@ -178,7 +215,11 @@ class Denoiser:
             "queue": self._queue,
             "last": self._samples.last,
             "counts": np.array([self._n_started, self._samples.n_held], np.int64),
+            "gain": self._samples.gain,
+            "zero": self._samples.zero,
         }
+        if self._meter is not None:
+            arrays |= {f"level.{name}": value for name, value in self._meter.state().items()}
         spec = self.bundle.denoise
         for state, values in zip(spec.state, self._net.state(), strict=True):
             wide = state.peak > np.iinfo(np.int16).max
@@ -209,7 +250,12 @@ class Denoiser:
         pending = self._state_array(arrays, "pending", "f", (channels, None))
         queue = self._state_array(arrays, "queue", "f", (channels, None))
         last = self._state_array(arrays, "last", "f", (channels,))
+        gain = self._state_array(arrays, "gain", "f", ())
+        zero = self._state_array(arrays, "zero", "f", (channels,))
+        meter = self._meter_of(arrays)
         counts = arrays.get("counts", np.zeros(0))
+        if (gain <= 0).any():
+            raise ModelError("the state is damaged: gain is out of range")
         if (
             pending.shape[2] >= self._hop
             or queue.shape[2] != self._hop - 1 - pending.shape[2]
@@ -224,11 +270,75 @@ class Denoiser:
         if self._front is not None:
             self._front.restore(front)
         self._net.restore(net)
+        self._meter = meter
+        self._samples.gain, self._samples.zero = gain.astype(np.float64), zero.astype(np.float64)
         self._pending, self._queue = pending.astype(np.float64), queue.astype(np.float64)
         self._samples.last = last.astype(np.float64)
         self._n_started, self._samples.n_held = int(counts[0]), int(counts[1])
 
+    # -- level -----------------------------------------------------------------------------
+
+    def _set_level(
+        self, gain: float | str, zero: ArrayLike | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Take gain and zero as they are told, and give copies; make a meter to measure them."""
+        samples = self._samples
+        if samples.is_sound and (gain != 1 or zero is not None):
+            raise ConfigError(
+                f"bundle {self.bundle.name!r} follows the level of sound by itself: it takes "
+                "neither gain nor zero"
+            )
+        if self._measures:
+            if zero is not None:
+                raise ConfigError("gain 'auto' measures the zero too: state both, or neither")
+            self._meter = LevelMeter(self.bundle, self.streams)
+        else:
+            samples.gain[:] = told_gain(gain)
+            if zero is not None:
+                samples.zero[:] = samples.index_of(told_zero(zero, samples.channels))
+        return samples.gain.copy(), samples.zero.copy()
+
+    def _advance(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The next indices [N, C, T] in, as many out; levels that are to be measured are."""
+        samples = self._samples
+        if self._meter is None or not self._meter.missing:
+            return samples.unscale(self._push(samples.scale(x)))
+        n = min(self._meter.missing, x.shape[2])
+        first, rest = x[:, :, :n], x[:, :, n:]
+        self._meter.add(first)
+        out = samples.unscale(self._push(samples.scale(first)))
+        if not self._meter.missing:
+            self._rescale(self._meter)
+        return np.concatenate([out, self._advance(rest)], axis=2) if rest.shape[2] else out
+
+    def _rescale(self, meter: LevelMeter) -> None:
+        """Begin anew with the measured level, and go once more through what was measured."""
+        samples, seen = self._samples, meter.seen
+        samples.gain, samples.zero = meter.measured(samples.center)
+        meter.forget()
+        self._restart()
+        self._push(samples.scale(seen))
+
+    def _meter_of(self, arrays: Mapping[str, Samples]) -> LevelMeter | None:
+        """The meter of a state."""
+        if "level.seen" not in arrays:
+            return None
+        meter = LevelMeter(self.bundle, self.streams)
+        missing = arrays.get("level.missing", np.zeros(0))
+        whole = missing.shape == (1,) and missing.dtype.kind == "i"
+        if not whole or not meter.restore(arrays["level.seen"], int(missing[0])):
+            raise ModelError("the state has no usable level.seen")
+        return meter
+
     # -- inside ----------------------------------------------------------------------------
+
+    def _restart(self) -> None:
+        """Everything but the level as at first."""
+        self._net.reset()
+        self._samples.reset()
+        if self._front is not None:
+            self._front.reset()
+        self._begin()
 
     def _begin(self) -> None:
         self._pending = np.zeros((self.streams, self._samples.channels, 0))
@@ -236,7 +346,7 @@ class Denoiser:
         self._n_started = 0  # start-up samples that have left, delay_samples at most
 
     def _push(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Converted samples [N, C, T] in, as many out."""
+        """Scaled samples [N, C, T] in, as many out."""
         length = x.shape[2]
         if self._pending.shape[2]:
             x = np.concatenate([self._pending, x], axis=2)
@@ -321,6 +431,8 @@ def denoise(
     sigma: float | ArrayLike | None = None,
     views: int = 1,
     rate_hz: float | None = None,
+    gain: float | str = 1.0,
+    zero: ArrayLike | None = None,
 ) -> Samples:
     """Denoise a whole signal, or images.
 
@@ -331,6 +443,8 @@ def denoise(
             or [N]; None estimates it from each image.
         views: of images: 1, 2 or 4 turned copies whose estimates are averaged.
         rate_hz: of a series, to be checked.
+        gain: of a series, see [Denoiser][].
+        zero: likewise.
 
     Returns:
         Of the signal's dtype and shape, and not delayed.
@@ -344,11 +458,13 @@ def denoise(
     if model.denoise.family == "image":
         from edgeae.tasks.denoise_images import denoise_images
 
+        if gain != 1 or zero is not None:
+            raise ConfigError("gain and zero are for denoisers of series; this bundle takes images")
         return denoise_images(model, values, sigma=sigma, views=views)
     if sigma is not None or views != 1:
         raise ConfigError("sigma and views are for denoisers of images; this bundle takes a series")
     if values.ndim not in (1, 2):
         raise SignalError(f"the signal has shape {list(values.shape)}, expected [T] or [T, C]")
-    denoiser = Denoiser(model, rate_hz=rate_hz)
+    denoiser = Denoiser(model, rate_hz=rate_hz, gain=gain, zero=zero)
     first, last = denoiser.process(values), denoiser.flush()
     return np.concatenate([first, last])[denoiser.delay_samples :]

@@ -1,4 +1,10 @@
-"""A user's samples as the numbers that a denoiser's net or front end takes, and back."""
+"""A user's samples as the numbers that a denoiser's net or front end takes, and back.
+
+::
+
+    block ─ take ─ grid indices (sound: full scale 1) ─ scale ─ around the net's center, held, cut,
+    rounded ─► net ─► unscale ─ give ─► block
+"""
 
 from __future__ import annotations
 
@@ -28,7 +34,9 @@ class DenoiserSamples:
 
     Attributes:
         n_held: samples that were no number, so that the one before was taken.
-        last: float64 [N, C], the last sample of each channel, as converted.
+        last: float64 [N, C], the last sample of each channel, as scaled.
+        gain: float64 [N], by which each stream is multiplied.
+        zero: float64 [N, C], the index that becomes the net's center.
     """
 
     def __init__(self, bundle: Bundle, streams: int) -> None:
@@ -40,17 +48,26 @@ class DenoiserSamples:
         self._num, self._den = pairs[:, 0], pairs[:, 1]
         self._peak = _LOUDEST if self.is_sound else float(bundle.denoise.input_peak)
         center = np.broadcast_to(np.array(bundle.denoise.center, np.float64), self.channels)
-        self._center = np.tile(center, (streams, 1))
+        self.center = np.tile(center, (streams, 1))
+        self.gain, self.zero = np.ones(streams), self.center.copy()
         self.reset()
 
     def reset(self) -> None:
         """Forget the past."""
         self.n_held = 0
-        self.last = self._center.copy()
+        self.last = self.center.copy()
 
     def start(self, length: int) -> Samples:
         """What comes out before anything can: the center, float64 [N, C, T]."""
-        return np.repeat(self._center[:, :, None], length, axis=2)
+        return np.repeat(self.center[:, :, None], length, axis=2)
+
+    def index_of(self, samples: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Samples [..., C] as grid indices, not rounded."""
+        return samples * self._den / self._num
+
+    def samples_of(self, indices: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Grid indices [..., C] as samples."""
+        return indices * self._num / self._den
 
     def form_of(self, block: Samples) -> Form:
         """Check a block.
@@ -82,7 +99,7 @@ class DenoiserSamples:
         return block.ndim, block.dtype
 
     def take(self, block: Samples) -> NDArray[np.float64]:
-        """A block that ``form_of`` accepted, converted: [N, C, T]."""
+        """A block that ``form_of`` accepted, as indices that are not rounded: [N, C, T]."""
         channels = self.channels
         rows = block.reshape(self._streams, -1, channels) if block.size else block
         rows = rows.reshape(self._streams, rows.size // (self._streams * channels), channels)
@@ -91,12 +108,17 @@ class DenoiserSamples:
         else:
             values = rows.astype(np.float64)
             if np.any(self._den != 1) or np.any(self._num != 1):
-                values = values * self._den / self._num
-        x = np.ascontiguousarray(values.transpose(0, 2, 1))
-        if block.dtype.kind == "f":
-            missing = np.isnan(x)
-            if missing.any():
-                self._hold(x, missing)
+                values = self.index_of(values)
+        return np.ascontiguousarray(values.transpose(0, 2, 1))
+
+    def scale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the net is given [N, C, T]: a fresh array, or the one that was given."""
+        x = values
+        if np.any(self.gain != 1) or np.any(self.zero != self.center):
+            x = (x - self.zero[:, :, None]) * self.gain[:, None, None] + self.center[:, :, None]
+        missing = np.isnan(x)
+        if missing.any():
+            self._hold(x, missing)
         np.clip(x, -self._peak, self._peak, out=x)
         if not self.is_sound:
             np.rint(x, out=x)
@@ -104,13 +126,20 @@ class DenoiserSamples:
             self.last = x[:, :, -1].copy()
         return x
 
+    def unscale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the net gives [N, C, T] as indices."""
+        if np.any(self.gain != 1) or np.any(self.zero != self.center):
+            around = (values - self.center[:, :, None]) / self.gain[:, None, None]
+            return around + self.zero[:, :, None]
+        return values
+
     def give(self, values: NDArray[np.float64], form: Form) -> Samples:
-        """Converted samples [N, C, T] in a block's form: integers are rounded and saturated."""
+        """Indices [N, C, T] in a block's form: integers are rounded and saturated."""
         axes, dtype = form
         rows = np.asarray(values, np.float64).transpose(0, 2, 1)
         if not self.is_sound:
             if np.any(self._den != 1) or np.any(self._num != 1):
-                rows = rows * self._num / self._den
+                rows = self.samples_of(rows)
         elif dtype.kind in "iu":
             half = 2.0 ** (8 * dtype.itemsize - 1)
             rows = rows * half + (half if dtype.kind == "u" else 0.0)

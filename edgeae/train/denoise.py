@@ -63,7 +63,18 @@ def denoised(net: StreamNet, x: Tensor) -> Tensor:
 
 
 class StreamPhase:
-    """Training of a stream denoiser on mixtures made as it goes."""
+    """Training of a stream denoiser on mixtures made as it goes.
+
+    Args:
+        name: of the phase.
+        module: the net.
+        recipe: its table.
+        schedule: length and learning rate.
+        data: what training may see.
+        seed: of the noise.
+        coarse: fraction of the phase in bfloat16.
+        levels: gains of the devices that are validated on.
+    """
 
     def __init__(
         self,
@@ -75,13 +86,14 @@ class StreamPhase:
         *,
         seed: int,
         coarse: float = 0.0,
+        levels: Sequence[float] = (1.0,),
     ) -> None:
         self.name, self.module, self.schedule = name, module, schedule
         self.recipe, self.data, self.coarse = recipe, data, coarse
         self.bank = bank_of(recipe, data, seed)
         self.held: Sequence[HeldMixture] = ()
         if recipe.target == "clean":
-            self.held = validation_mixtures(recipe, data)
+            self.held = validation_mixtures(recipe, data, levels=levels)
 
     def estimate(self, x: Tensor) -> Tensor:
         """Centered input to centered estimate; the output still lags."""
@@ -195,7 +207,10 @@ def quantize_stream_denoiser(run: RunFolder, *, progress: Progress) -> dict[str,
     net = StreamNet(stream_spec(table, data.setup, data.train))
     run.load_phase("denoise", net)
     schedule = dyadic_schedule(recipe, table)
-    phase = StreamPhase("denoise-q", net, table, schedule, data, seed=seed)
+    ends = (2.0**-table.gain, 1.0, 2.0**table.gain)  # grids are chosen so that they hold all levels
+    phase = StreamPhase(
+        "denoise-q", net, table, schedule, data, seed=seed, levels=ends if table.gain else (1.0,)
+    )
     return run_dyadic_phase(
         phase, lambda: quantize_stream(phase), run, seed=seed, progress=progress
     )

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from edgeae.errors import ConfigError
 from edgeae.models.denoise import StreamSpec
+from edgeae.tasks.denoise_level import spread_of
 from edgeae.train.denoise_recipe import DenoiseRecipe
 from edgeae.train.noise import NoisePart, make_noise, mix
 from edgeae.train.phases import Signal
@@ -35,6 +36,7 @@ __all__ = [
     "load_denoise_data",
     "mixtures",
     "stream_spec",
+    "training_level",
     "two_takes",
     "validation_mixtures",
     "without_slow",
@@ -326,6 +328,21 @@ def stream_spec(recipe: DenoiseRecipe, setup: Setup, train: Signal) -> StreamSpe
     )
 
 
+def training_level(recipe: DenoiseRecipe, data: DenoiseData) -> tuple[float, ...] | None:
+    """How far the training signals spread within a second, per channel that the net is given.
+
+    None where none of them lasts a second.
+    """
+    second = max(1, round(data.rate_hz))
+    pieces = [s[:, : s.shape[1] // second * second].double().numpy() for s in data.train.segments]
+    whole = np.concatenate(pieces, axis=1)
+    if not whole.shape[1]:
+        return None
+    takes = len(whole) // 2 if recipe.target == "noise2noise" else len(whole)
+    found = spread_of(whole[:takes], data.rate_hz)
+    return tuple(float(v) for v in np.maximum(found, 1e-3))
+
+
 def mixtures(
     signal: Signal,
     names: Sequence[str],
@@ -334,8 +351,19 @@ def mixtures(
     *,
     seed: int,
     limit: int | None = None,
+    level: float = 1.0,
 ) -> list[HeldMixture]:
-    """Each recording at each of the recipe's test SNRs, with noise decided by the seed."""
+    """Each recording at each of the recipe's test SNRs, with noise decided by the seed.
+
+    Args:
+        signal: the recordings.
+        names: of them.
+        recipe: SNRs, noise and offset.
+        rate_hz: samples per second.
+        seed: decides noise and offset.
+        limit: samples of each recording.
+        level: gain of another device, which amplifies signal, noise and offset alike.
+    """
     found = []
     for i, segment in enumerate(signal.segments):
         clean = segment[:, :limit]
@@ -348,8 +376,8 @@ def mixtures(
                 HeldMixture(
                     name=names[i],
                     snr_db=snr,
-                    clean=clean,
-                    noisy=torch.from_numpy(np.round(noisy).T.astype(np.float32)),
+                    clean=clean * level,
+                    noisy=torch.from_numpy(np.round(noisy * level).T.astype(np.float32)),
                 )
             )
     return found
@@ -364,12 +392,20 @@ def bank_of(recipe: DenoiseRecipe, data: DenoiseData, seed: int) -> NoiseBank | 
     return NoiseBank(recipe.noise, data.setup.channels, data.rate_hz, seed)
 
 
-def validation_mixtures(recipe: DenoiseRecipe, data: DenoiseData) -> list[HeldMixture]:
-    """What the phases validate on."""
+def validation_mixtures(
+    recipe: DenoiseRecipe, data: DenoiseData, *, levels: Sequence[float] = (1.0,)
+) -> list[HeldMixture]:
+    """What the phases validate on, at each of the levels."""
     segments = data.validation.segments
     names = [str(i) for i in range(len(segments))]
-    share = max(VALIDATION_SAMPLES // len(segments), 4 * recipe.settle)
-    return mixtures(data.validation, names, recipe, data.rate_hz, seed=7, limit=share)
+    share = max(VALIDATION_SAMPLES // len(segments) // len(levels), 4 * recipe.settle)
+    return [
+        mixture
+        for level in levels
+        for mixture in mixtures(
+            data.validation, names, recipe, data.rate_hz, seed=7, limit=share, level=level
+        )
+    ]
 
 
 def held_mixtures(
