@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 
 from edgeae.cli import (
+    adapt,
     bench,
     compress,
     data,
@@ -25,6 +26,7 @@ from edgeae.cli.base import app, settings
 __all__ = ["app", "main"]
 
 _COMMANDS = (
+    adapt,
     bench,
     compress,
     data,

@@ -13,12 +13,15 @@ A *past* feature of step t is known only once t has been coded, so taps at offse
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeae.errors import ModelError
 from edgeae.models.dyadic import DyadicConv, DyadicGrid, fake_round, stacked
 from edgeae.runtime.causal import CausalLayer, CausalNet
 
@@ -93,6 +96,12 @@ class CausalConv(DyadicConv):
             shift=(ints.exponent + int(self.in_exponent) - shift_to).astype("int32"),
             bits=self.bits if self.relu else 0,
         )
+
+
+def _steps_per_step(weight: npt.NDArray[Any], shift: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Integers [O, ...] of an exported layer in steps of its output per step of its input."""
+    column = shift.astype(np.int64).reshape(-1, *([1] * (weight.ndim - 1)))
+    return np.ldexp(weight.astype(np.float64), -column)
 
 
 class CausalTorchNet(nn.Module):
@@ -191,6 +200,49 @@ class CausalTorchNet(nn.Module):
     def _skip_reach(self) -> Tensor | None:
         """What the linear taps add to the head: the 2^24 bound holds for the sum of both."""
         return None if self.skip is None else self.skip.reach()
+
+    def restore(self, net: CausalNet) -> None:
+        """Take the weights of a runtime net of the same shape, to be trained again.
+
+        Raises:
+            ModelError: the nets differ in shape.
+        """
+        shapes = [(x.offsets, x.n_features, x.weight.shape[0], x.bits) for x in self.hidden]
+        found = [(x.offsets, x.n_in, x.n_out, x.bits) for x in net.layers]
+        skip = () if self.skip is None else self.skip.offsets
+        if (
+            shapes != found
+            or tuple(net.past.tolist()) != self.past
+            or (net.head.offsets, net.head.n_out) != ((0,), self.n_out)
+            or net.skip_offsets != skip
+            or net.feature_peak != self.feature_grid.hi
+        ):
+            raise ModelError(
+                f"a prior has layers {found} and taps {net.skip_offsets}, its recipe {shapes} and "
+                f"{skip}: it was not made from it, and cannot be trained on"
+            )
+        grid, finest = self.feature_grid, int(self.out_exponent.max())
+        for layer, exported in zip(self.hidden, net.layers, strict=True):
+            flat = exported.weight.reshape(exported.n_out, -1, 1)
+            grid = layer.restore(
+                grid,
+                _steps_per_step(flat, exported.shift),
+                _steps_per_step(exported.bias, exported.shift),
+            )
+        # head and taps land on a grid per output; in torch they share the finest
+        finer = finest - self.out_exponent.numpy()
+        self.head.fixed_exponent = finest
+        shift = net.head.shift - finer
+        self.head.restore(
+            grid,
+            _steps_per_step(net.head.weight.reshape(self.n_out, -1, 1), shift),
+            _steps_per_step(net.head.bias, shift),
+        )
+        if self.skip is not None and net.skip_weight is not None and net.skip_shift is not None:
+            self.skip.fixed_exponent = finest
+            flat = net.skip_weight.reshape(self.n_out, -1, 1)
+            taps = _steps_per_step(flat, net.skip_shift - finer)
+            self.skip.restore(self.feature_grid, taps, np.zeros(self.n_out))
 
     def integer_net(self) -> CausalNet:
         """The same net for the runtime's integer engines."""

@@ -234,6 +234,42 @@ class DyadicConv(nn.Module):
                 exponent=exponent.to(torch.int32).numpy(),
             )
 
+    def restore(
+        self,
+        grid: DyadicGrid,
+        weight: npt.NDArray[np.float64],
+        bias: npt.NDArray[np.float64],
+    ) -> DyadicGrid:
+        """Take weights from an exported layer, to be trained again; switches to dyadic arithmetic.
+
+        Where the output's grid is free, it is the one on which the weights are as large as those of
+        a fresh layer: a net's outputs do not depend on it, but its training does.
+
+        Args:
+            grid: of the input.
+            weight: [O, I, ...], worth steps of the output per step of the input.
+            bias: [O], in steps of the output.
+
+        Returns:
+            The output's grid.
+        """
+        exponent = self.fixed_exponent
+        if exponent is None:
+            heard = np.abs(weight[weight != 0])
+            size = float(np.sqrt(np.mean(heard**2))) if heard.size else 1.0
+            fresh = (2.0 / float(np.prod(weight.shape[1:]))) ** 0.5
+            exponent = grid.exponent + round(np.log2(size / fresh))
+        self.in_exponent.fill_(grid.exponent)
+        self.in_peak.fill_(grid.peak)
+        self.out_exponent.fill_(exponent)
+        shape = self.weight.shape
+        with torch.no_grad():
+            scaled = np.ldexp(weight, grid.exponent - exponent).reshape(shape)
+            self.weight.copy_(torch.from_numpy(scaled))
+            self.bias.copy_(torch.from_numpy(np.ldexp(bias, -exponent)))
+        self.quantized = True
+        return self.out_grid
+
     def get_extra_state(self) -> Any:
         """Flags that belong to a checkpoint."""
         return {"quantized": self.quantized, "fixed_exponent": self.fixed_exponent}

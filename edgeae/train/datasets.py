@@ -23,7 +23,7 @@ from edgeae.signal.grid import Grid, detect_grid
 from edgeae.signal.io import read_signal
 from edgeae.train.named import DATASETS, TEST_SHARE, Source
 
-__all__ = ["DATASETS", "Dataset", "load_dataset"]
+__all__ = ["DATASETS", "Dataset", "hash_of", "load_dataset"]
 
 Array = NDArray[Any]
 
@@ -184,6 +184,13 @@ def _unit_length(segment: Array) -> Array:
     rows = segment.reshape(len(segment), -1).astype(np.float32)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     return (rows / np.where(length == 0, 1, length)).reshape(segment.shape)
+
+
+def hash_of(path: str | Path) -> dict[str, str]:
+    """SHA-256 of a file, or of a folder's files, by name; empty for stdin."""
+    where = Path(path)
+    files = sorted(p for p in where.iterdir() if p.is_file()) if where.is_dir() else [where]
+    return {file.name: _sha256(file) for file in files if file.exists()}
 
 
 def _sha256(path: Path) -> str:
