@@ -16,6 +16,7 @@ from random_nets import random_net
 import edgeae.native as native
 from edgeae.bitstream import CdfFamily, laplace_shape, logistic_shape
 from edgeae.errors import CorruptError, ModelError, SignalError
+from edgeae.runtime.adaptive import N_PARTS, AdaptiveRules
 from edgeae.runtime.latent_prior import LatentPrior, decode_latents, encode_latents
 from edgeae.runtime.prior_rules import LARGEST_INDEX, step_condition
 from edgeae.runtime.sample_prior import SamplePrior, decode_samples, encode_samples
@@ -51,6 +52,7 @@ def random_prior(seed: int, **fixed: Any) -> SamplePrior:
         "lookahead": int(rng.integers(0, 5)),
         "has_cond": bool(rng.integers(2)),
         "shape": [logistic_shape(), laplace_shape()][int(rng.integers(2))],
+        "adaptive": random_rules(rng) if rng.integers(3) else None,
         **fixed,
     }
     fields.pop("n_channels", None)
@@ -58,6 +60,20 @@ def random_prior(seed: int, **fixed: Any) -> SamplePrior:
     past = [True] * c + [False] * (c * code) + [True] * (c * code)
     past += [False] * (c * fields["has_cond"])
     return SamplePrior(net=random_net(seed, past, 2 * c), **fields)
+
+
+def random_rules(rng: np.random.Generator) -> AdaptiveRules:
+    weights = rng.integers(64, 9000, N_PARTS)
+    weights[1] = (1 << 16) - np.delete(weights, 1).sum()
+    n = int(rng.integers(1, 4))
+    return AdaptiveRules(
+        taps=int(rng.integers(0, 12)),
+        cross=int(rng.integers(0, 4)),
+        forget=float(rng.choice([0.5, 0.99, 0.999, 1.0])),
+        steps=tuple(int(v) for v in np.cumsum(rng.integers(1, 30, n))),
+        gains=tuple(float(v) for v in rng.choice([0.0, 0.001, 0.01, 1.0], n)),
+        weights=tuple(weights.tolist()),
+    )
 
 
 def random_frames(seed: int, prior: SamplePrior, n: int = 3) -> tuple[Frames, Frames | None]:
@@ -197,7 +213,9 @@ def test_size_is_the_tables_information(
     kind: str, shift: tuple[int, ...], delta: tuple[int, ...]
 ) -> None:
     prior = random_prior(
-        2, kind=kind, has_code=False, has_cond=True, shift=shift, center=(7, -9), n_channels=2
+        2,
+        **{"kind": kind, "has_code": False, "has_cond": True, "adaptive": None},
+        **{"shift": shift, "center": (7, -9), "n_channels": 2},
     )
     rng = np.random.default_rng(0)
     x = rng.integers(-60, 60, (1, 3000, 2), dtype=np.int32)
@@ -207,7 +225,8 @@ def test_size_is_the_tables_information(
     past = rules.past_features(r, np.concatenate([r[:1], r[:-1]]), None)
     side = rules.side_features(None, prior.cond(delta), 3000)
     out = prior.net.run(np.concatenate([past, side], axis=1).T[None])[0].T.astype(np.int64)
-    centre, frac16, ls = rules.place(out, np.concatenate([x[0, :1], r[:-1]]))
+    mean, ls = rules.means(out)
+    centre, frac16 = rules.place(mean, np.concatenate([x[0, :1], r[:-1]]))
     k, remainder = np.divmod(r - centre, delta)
     assert not remainder.any()
     families = [CdfFamily(prior.shape, d, p) for d, p in zip(delta, shift, strict=True)]
@@ -303,10 +322,10 @@ def test_arrays_round_trip() -> None:
 
 
 def test_damaged_arrays_are_refused() -> None:
-    sources = [(SamplePrior.from_arrays, random_prior(1).to_arrays())]
+    sources = [(SamplePrior.from_arrays, random_prior(1, adaptive=AdaptiveRules()).to_arrays())]
     sources += [(LatentPrior.from_arrays, p.to_arrays()) for p in latent_priors(1, 2)]  # type: ignore[misc]
     for read, good in sources:
-        for name in good:
+        for name in set(good) - {"adaptive"}:  # without that one there are no rules
             with pytest.raises(ModelError, match=r"missing|needs|found"):
                 read({k: a for k, a in good.items() if k != name})
             for bad in (np.zeros((3, 3, 3)), np.array(-(2**31)), np.array("x"), np.zeros(0)):
@@ -373,7 +392,7 @@ def test_the_c_engine_survives_damaged_nets(seed: int, at: int, value: int) -> N
     x = np.arange(30, dtype=np.int32)
     for w in (words, words[:at], np.append(words, words[:3])):
         shift, cond = np.array(prior.shift, np.int32), np.zeros(int(prior.has_cond), np.int32)
-        options = (w, None, prior.shape, 1, 1, np.zeros(1, np.int32), shift, 0, cond)
+        options = (w, None, prior.shape, 1, 1, np.zeros(1, np.int32), shift, 0, cond, None)
         step, out = np.ones(1, np.int32), np.empty(30, np.int32)
         try:
             payload = CORE.prior_encode(options, step, x, None, 1, 30, out)
@@ -388,7 +407,9 @@ def test_the_c_engine_checks_its_arguments() -> None:
     prior = random_prior(1, has_code=False, has_cond=False, n_channels=1)
     x, out = np.zeros(6, np.int32), np.empty(6, np.int32)
     one, none = np.ones(1, np.int32), np.zeros(0, np.int32)
-    good: tuple[Any, ...] = (prior.net.words(), None, prior.shape, 1, 1, one, one, 0, none)
+    gain, parts = np.array([0.5]), np.array([64, 65536 - 6 * 64, 64, 64, 64, 64, 64], np.int32)
+    rules = (3, 1, 0.9, gain, parts)
+    good: tuple[Any, ...] = (prior.net.words(), None, prior.shape, 1, 1, one, one, 0, none, rules)
     assert CORE.prior_encode(good, one, x, None, 2, 3, out) is not None
     for i, bad in (
         (0, None),
@@ -405,6 +426,16 @@ def test_the_c_engine_checks_its_arguments() -> None:
         (7, -1),
         (8, one),
         (8, one.view(np.int16)[:1]),
+        (9, (25, *rules[1:])),
+        (9, (-1, *rules[1:])),
+        (9, (3, 5, *rules[2:])),
+        (9, (3, 1, 0.4, gain, parts)),
+        (9, (3, 1, float("nan"), gain, parts)),
+        (9, (3, 1, 0.9, 2 * gain + 0.1, parts)),
+        (9, (3, 1, 0.9, gain * float("nan"), parts)),
+        (9, (3, 1, 0.9, gain[:0], parts)),
+        (9, (3, 1, 0.9, gain, parts[:6])),
+        (9, (3, 1, 0.9, gain, parts + 1)),
     ):
         with pytest.raises(ValueError):  # noqa: PT011
             CORE.prior_encode((*good[:i], bad, *good[i + 1 :]), one, x, None, 2, 3, out)

@@ -134,14 +134,15 @@ class CdfFamily:
         ]
         """Per scale index, the largest |k >> low_bits| with a symbol of its own."""
         self._zshift = [12 + s.bit_length() for s in scales]
+        self._point_list: list[int] = self._points.tolist()
+        self._scales = scales
+        self._mults = [((1 << (24 + s.bit_length())) + s // 2) // s for s in scales]
         self._scale_a = np.array(scales, dtype=np.int64)
         self._width_a = np.array(width, dtype=np.int64)
         self._reach_a = np.array(self.reach, dtype=np.int64)
         self._low_a = np.array(low_bits, dtype=np.int64)
         self._zshift_a = np.array(self._zshift, dtype=np.int64)
-        self._mult_a = np.array(
-            [((1 << (24 + s.bit_length())) + s // 2) // s for s in scales], dtype=np.int64
-        )
+        self._mult_a = np.array(self._mults, dtype=np.int64)
 
     def cum(self, ls: npt.ArrayLike, frac16: npt.ArrayLike, q: npt.ArrayLike) -> IntArray:
         """Return the cumulative frequency below symbol ``q``, for arrays that broadcast.
@@ -163,6 +164,19 @@ class CdfFamily:
         inner = q_a + ((t * (_ONE - n)) >> 16)
         result: IntArray = np.where(q_a <= 0, 0, np.where(q_a >= n, _ONE, inner))
         return result
+
+    def shape_at(self, ls: int, edge16: int) -> int:
+        """Return the shape's value, 0 to 65535, at an edge.
+
+        Args:
+            ls: scale index, 0 to 63.
+            edge16: the edge past the mean, in sixteenths of a grid step.
+        """
+        limit = 16 * self._scales[ls]
+        z = (min(max(edge16, -limit), limit) * self._mults[ls]) >> self._zshift[ls]
+        z = min(max(z, 1 - _HALF_SPAN), _HALF_SPAN - 1) + _HALF_SPAN
+        i, f = z >> 8, z & 255
+        return (self._point_list[i] * (256 - f) + self._point_list[i + 1] * f) >> 8
 
     def table(self, ls: int, frac16: int) -> list[int]:
         """Return the whole table: 0, ..., 65536 around ``2 * reach + 3`` symbols."""

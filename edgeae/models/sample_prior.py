@@ -48,6 +48,23 @@ def logistic_bits(low: Tensor, high: Tensor, scale: Tensor) -> Tensor:
     return -torch.log2(mass * (1 - 64 * FLOOR) + FLOOR)
 
 
+_PARTS = ((-4, 0.2), (0, 0.5), (4, 0.2), (16, 0.1))
+"""Of the runtime's mixture, see `edgeae.runtime.adaptive`, the parts that every frame begins with:
+sixths of an octave from the net's scale, and their weights."""
+
+
+def mixture_bits(low: Tensor, high: Tensor, scale: Tensor) -> Tensor:
+    """Bits for a bin ``[low, high]``, relative to the mean, under logistics of four scales."""
+    flip = torch.where(low + high > 0, -1.0, 1.0)
+    a, b = low * flip, high * flip
+    a, b = torch.minimum(a, b), torch.maximum(a, b)
+    mass = torch.zeros(())
+    for step, weight in _PARTS:
+        s = scale * 2.0 ** (step / SCALE_STEPS)
+        mass = mass + weight * (torch.sigmoid(b / s) - torch.sigmoid(a / s)).clamp_min(0)
+    return -torch.log2(mass * (1 - 64 * FLOOR) + FLOOR)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplePriorSpec:
     """Shape of a sample prior, as a recipe states it.
@@ -144,6 +161,10 @@ class SamplePriorNet(nn.Module):
         parts.append(relative.clamp(0, 127).expand(-1, -1, r.shape[-1]))
         return torch.cat(parts, 1) * 2.0**-s.feature_exponent
 
+    def connect(self) -> None:
+        """Fix every grid from the calibrated peaks; call before switching to dyadic arithmetic."""
+        self.net.connect()
+
     def forward(self, r: Tensor, step: Tensor, code: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and logistic scale of each sample, index units: two tensors [B, C, T]."""
         s = self.spec
@@ -166,11 +187,11 @@ class SamplePriorNet(nn.Module):
         mean, scale = self(r, step, code)
         width = _per_channel(step).to(x.dtype)
         around = x - mean
-        soft = logistic_bits(around - width / 2, around + width / 2, scale)
+        soft = mixture_bits(around - width / 2, around + width / 2, scale)
         center = torch.floor(mean.detach() + 0.5)
         k = torch.sign(x - center) * torch.floor(((x - center).abs() + (width - 1) / 2) / width)
         at = center + k * width - mean.detach()
-        hard = logistic_bits(at - width / 2, at + width / 2, scale)
-        soft_mean = logistic_bits(around - width / 2, around + width / 2, scale.detach())
+        hard = mixture_bits(at - width / 2, at + width / 2, scale)
+        soft_mean = mixture_bits(around - width / 2, around + width / 2, scale.detach())
         # value: the hard cost; gradients: the hard cost for the scale, the soft one for the mean
         return torch.where(width > 1, hard + (soft_mean - soft_mean.detach()), soft)

@@ -65,13 +65,11 @@ static inline void eae_family_init(eae_family *f, const uint16_t *shape, int32_t
     }
 }
 
-/* Cumulative frequency below bin j, -reach <= j <= reach + 1. */
-static inline uint32_t eae_cum(const eae_family *f, const eae_scale *row, int frac16, int j)
+/* The shape's value, 0..65535, at an edge: sixteenths of a grid step past the mean. */
+static inline uint32_t eae_shape_at(const eae_family *f, const eae_scale *row, int64_t edge)
 {
-    int64_t edge = row->width * j - f->half - frac16;
-    uint32_t n = 2u * row->reach + 3u;
     int32_t z;
-    uint32_t i, w, t;
+    uint32_t i, w;
     if (edge < -row->limit)
         edge = -row->limit;
     if (edge > row->limit)
@@ -85,7 +83,14 @@ static inline uint32_t eae_cum(const eae_family *f, const eae_scale *row, int fr
         z = 12 * 4096 - 1;
     i = (uint32_t)(z + 12 * 4096) >> 8;
     w = (uint32_t)(z + 12 * 4096) & 255u;
-    t = (f->shape[i] * (256u - w) + f->shape[i + 1] * w) >> 8;
+    return (f->shape[i] * (256u - w) + f->shape[i + 1] * w) >> 8;
+}
+
+/* Cumulative frequency below bin j, -reach <= j <= reach + 1. */
+static inline uint32_t eae_cum(const eae_family *f, const eae_scale *row, int frac16, int j)
+{
+    uint32_t n = 2u * row->reach + 3u;
+    uint32_t t = eae_shape_at(f, row, row->width * j - f->half - frac16);
     return (uint32_t)(j + row->reach + 1) + ((t * (65536u - n)) >> 16);
 }
 

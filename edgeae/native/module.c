@@ -14,6 +14,8 @@
 #include "cdf.h"
 #include "classical.h"
 #include "net.h"
+#include "cells.h"
+#include "pixel.h"
 #include "prior.h"
 #include "shapes.h"
 
@@ -173,19 +175,22 @@ static PyObject *py_known_shapes(PyObject *self, PyObject *unused)
 
 /* The arguments that both directions share, checked and brought into the kernels' form. */
 typedef struct {
-    Py_buffer words, statics, shape, center, shift, cond, delta, code; /* buf NULL: not given */
+    Py_buffer words, statics, shape, center, shift, cond, gain, weight, delta, code; /* buf NULL: not given */
     Py_ssize_t groups, steps;
     eae_prior prior;
     eae_family *family; /* one per channel */
     eae_net net;
     void *arena;
+    eae_adaptive adaptive;
+    eae_filters filters;
+    void *filter_arena;
     size_t n_items;
 } prior_call;
 
 static void release_prior(prior_call *p)
 {
     Py_buffer *buffers[] = {&p->words,  &p->statics, &p->shape, &p->center,
-                            &p->shift, &p->cond,    &p->delta, &p->code};
+                            &p->shift, &p->cond,    &p->gain,  &p->weight, &p->delta, &p->code};
     size_t i;
     for (i = 0; i < sizeof buffers / sizeof *buffers; i++) {
         if (buffers[i]->obj != NULL)
@@ -193,6 +198,7 @@ static void release_prior(prior_call *p)
     }
     PyMem_RawFree(p->family);
     PyMem_RawFree(p->arena);
+    PyMem_RawFree(p->filter_arena);
 }
 
 static int get_buffer(PyObject *object, Py_buffer *buffer)
@@ -201,18 +207,18 @@ static int get_buffer(PyObject *object, Py_buffer *buffer)
 }
 
 /* options: (words i32[] | None, statics i32[2 * channels] | None, shape u16[385], channels,
- * by_delta, center i32[channels], shift i32[channels], lookahead, cond i32[]); delta i32[channels]
- */
+ * by_delta, center i32[channels], shift i32[channels], lookahead, cond i32[],
+ * None | (taps, cross, forget, gain f64[channels], weight i32[parts])); delta i32[channels] */
 static int parse_prior(prior_call *p, PyObject *options, PyObject *delta, PyObject *code)
 {
-    PyObject *words, *statics, *shape, *center, *shift, *cond;
+    PyObject *words, *statics, *shape, *center, *shift, *cond, *adaptive, *gain, *weight;
     Py_ssize_t n;
     size_t size;
     eae_prior *a = &p->prior;
     int32_t c;
     if (!PyArg_ParseTuple(
-            options, "OOOiiOOiO", &words, &statics, &shape, &a->n_channels, &a->by_delta,
-            &center, &shift, &a->lookahead, &cond))
+            options, "OOOiiOOiOO", &words, &statics, &shape, &a->n_channels, &a->by_delta,
+            &center, &shift, &a->lookahead, &cond, &adaptive))
         return 0;
     if (!get_buffer(words, &p->words) || !get_buffer(statics, &p->statics) ||
         !get_buffer(shape, &p->shape) || !get_buffer(center, &p->center) ||
@@ -262,9 +268,29 @@ static int parse_prior(prior_call *p, PyObject *options, PyObject *delta, PyObje
         }
         eae_net_init(&p->net, p->words.buf, (size_t)n, p->arena);
     }
+    if (adaptive != Py_None) {
+        if (!PyArg_ParseTuple(
+                adaptive, "iidOO", &p->adaptive.taps, &p->adaptive.cross, &p->adaptive.forget,
+                &gain, &weight) ||
+            !get_buffer(gain, &p->gain) || !get_buffer(weight, &p->weight) ||
+            !has_items(&p->gain, sizeof(double), a->n_channels, "gain") ||
+            !has_items(&p->weight, sizeof(int32_t), EAE_PARTS, "weight"))
+            return 0;
+        p->adaptive.gain = p->gain.buf;
+        p->adaptive.weight = p->weight.buf;
+        a->adaptive = &p->adaptive;
+    }
     if (!eae_prior_fits(a, p->arena != NULL ? &p->net : NULL, p->code.obj != NULL)) {
         PyErr_SetString(PyExc_ValueError, "the net and the prior's options do not fit");
         return 0;
+    }
+    if (a->adaptive != NULL) {
+        p->filter_arena = PyMem_RawMalloc(eae_filters_size(a->adaptive, a->n_channels));
+        if (p->filter_arena == NULL) {
+            PyErr_NoMemory();
+            return 0;
+        }
+        eae_filters_init(&p->filters, a->adaptive, a->n_channels, p->filter_arena);
     }
     p->family = PyMem_RawMalloc((size_t)a->n_channels * sizeof *p->family);
     if (p->family == NULL) {
@@ -319,7 +345,7 @@ static PyObject *py_prior_encode(PyObject *self, PyObject *args)
             }
             Py_BEGIN_ALLOW_THREADS
             len = eae_prior_encode(
-                &p->prior, net, p->family, p->delta.buf, x.buf, p->code.buf,
+                &p->prior, net, &p->filters, p->family, p->delta.buf, x.buf, p->code.buf,
                 (size_t)p->groups, (size_t)p->steps, recon.buf, out, cap);
             Py_END_ALLOW_THREADS
             cap = head + 16 * p->n_items; /* no sample takes more */
@@ -366,7 +392,8 @@ static PyObject *py_prior_decode(PyObject *self, PyObject *args)
         int good;
         Py_BEGIN_ALLOW_THREADS
         good = eae_prior_decode(
-            &p->prior, p->arena != NULL ? &p->net : NULL, p->family, p->delta.buf, payload.buf,
+            &p->prior, p->arena != NULL ? &p->net : NULL, &p->filters, p->family, p->delta.buf,
+            payload.buf,
              (size_t)payload.len, p->code.buf, (size_t)p->groups, (size_t)p->steps,
             recon.buf);
         Py_END_ALLOW_THREADS
@@ -378,6 +405,315 @@ done:
     PyMem_RawFree(p);
     PyBuffer_Release(&payload);
     PyBuffer_Release(&recon);
+    return result;
+}
+
+/* ---- pixel priors ---- */
+
+/* The arguments that both directions share, checked and brought into the kernels' form. */
+typedef struct {
+    Py_buffer words, table, place, inside, flag, weight, bin, back; /* obj NULL: not taken yet */
+    eae_pixel prior;
+    eae_net net;
+    void *arena;
+    Py_ssize_t groups, n_levels; /* n_levels: of one group */
+} pixel_call;
+
+static void release_pixel(pixel_call *p)
+{
+    Py_buffer *buffers[] = {&p->words, &p->table,  &p->place, &p->inside,
+                            &p->flag,  &p->weight, &p->bin,   &p->back};
+    size_t i;
+    for (i = 0; i < sizeof buffers / sizeof *buffers; i++) {
+        if (buffers[i]->obj != NULL)
+            PyBuffer_Release(buffers[i]);
+    }
+    PyMem_RawFree(p->arena);
+}
+
+/* options: (words i32[], table i16[levels * embed], place i16[steps * places], inside u8[steps],
+ * flag u16[513], weight u16[256], bin u8[levels], back u8[bins], levels, ground, embed, places,
+ * cond) */
+static int parse_pixel(pixel_call *p, PyObject *options, Py_ssize_t groups)
+{
+    PyObject *words, *table, *place, *inside, *flag, *weight, *bin, *back;
+    eae_pixel *a = &p->prior;
+    Py_ssize_t n, k;
+    size_t size;
+    if (!PyArg_ParseTuple(
+            options, "OOOOOOOOiiiii", &words, &table, &place, &inside, &flag, &weight, &bin, &back,
+            &a->levels, &a->ground, &a->n_embed, &a->n_place, &a->cond))
+        return 0;
+    if (!get_buffer(words, &p->words) || !get_buffer(table, &p->table) ||
+        !get_buffer(place, &p->place) || !get_buffer(inside, &p->inside) ||
+        !get_buffer(flag, &p->flag) || !get_buffer(weight, &p->weight) ||
+        !get_buffer(bin, &p->bin) || !get_buffer(back, &p->back))
+        return 0;
+    if (a->levels < 2 || a->levels > EAE_MAX_LEVELS || a->n_embed < 1 || a->n_place < 0 ||
+        a->n_embed > EAE_MAX_WIDTH || a->n_place > EAE_MAX_WIDTH || groups < 0) {
+        PyErr_SetString(PyExc_ValueError, "a pixel prior's sizes are out of range");
+        return 0;
+    }
+    n = p->inside.len;
+    a->n_steps = (size_t)n;
+    a->n_bins = p->back.len <= EAE_MAX_LEVELS ? (int32_t)p->back.len : 0;
+    if (!has_items(&p->table, sizeof(int16_t), (Py_ssize_t)a->levels * a->n_embed, "table") ||
+        !has_items(&p->place, sizeof(int16_t), n * a->n_place, "place") ||
+        !has_items(&p->flag, sizeof(uint16_t), 2 * EAE_MAX_LOGIT + 1, "flag") ||
+        !has_items(&p->weight, sizeof(uint16_t), 256, "weight") ||
+        !has_items(&p->bin, 1, a->levels, "bin"))
+        return 0;
+    a->table = p->table.buf;
+    a->place = p->place.buf;
+    a->inside = p->inside.buf;
+    a->flag = p->flag.buf;
+    a->weight = p->weight.buf;
+    a->bin = p->bin.buf;
+    a->back = p->back.buf;
+    for (k = 0; k < n; k++)
+        p->n_levels += a->inside[k] != 0;
+    p->groups = groups;
+    if (p->n_levels > 0 && groups > PY_SSIZE_T_MAX / 64 / p->n_levels) {
+        PyErr_SetString(PyExc_ValueError, "there are too many images");
+        return 0;
+    }
+    n = n_items(&p->words, sizeof(int32_t), "words");
+    if (n < 0)
+        return 0;
+    size = eae_net_size(p->words.buf, (size_t)n);
+    if (size == 0) {
+        PyErr_SetString(PyExc_ValueError, "words: not a causal net");
+        return 0;
+    }
+    p->arena = PyMem_RawMalloc(size);
+    if (p->arena == NULL) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    eae_net_init(&p->net, p->words.buf, (size_t)n, p->arena);
+    if (!eae_pixel_fits(a, &p->net)) {
+        PyErr_SetString(PyExc_ValueError, "the net and the pixel prior's options do not fit");
+        return 0;
+    }
+    return 1;
+}
+
+/* pixel_encode(options, x u8[groups * levels], groups, recon like x, out, limit) -> bytes, or None
+ * where they would be more than limit, if that is not negative */
+static PyObject *py_pixel_encode(PyObject *self, PyObject *args)
+{
+    pixel_call *p;
+    PyObject *options, *result = NULL;
+    Py_buffer x, recon;
+    Py_ssize_t groups, limit, k;
+    (void)self;
+    if (!PyArg_ParseTuple(
+            args, "O!y*nw*n", &PyTuple_Type, &options, &x, &groups, &recon, &limit))
+        return NULL;
+    p = PyMem_RawCalloc(1, sizeof *p);
+    if (p == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    if (parse_pixel(p, options, groups) && has_items(&x, 1, groups * p->n_levels, "x") &&
+        has_items(&recon, 1, groups * p->n_levels, "recon")) {
+        /* a level takes at most two symbols of 16 bits */
+        size_t cap = 4 * (size_t)x.len + 16, len;
+        uint8_t *out;
+        if (limit >= 0 && (size_t)limit + 4 < cap)
+            cap = (size_t)limit + 4; /* the end takes 4 bytes for a while */
+        for (k = 0; k < x.len; k++) {
+            if (((const uint8_t *)x.buf)[k] >= p->prior.levels) {
+                PyErr_SetString(PyExc_ValueError, "x: a level is out of range");
+                goto done;
+            }
+        }
+        out = PyMem_RawMalloc(cap);
+        if (out == NULL) {
+            PyErr_NoMemory();
+            goto done;
+        }
+        Py_BEGIN_ALLOW_THREADS
+        len = eae_pixel_encode(
+            &p->prior, &p->net, x.buf, (size_t)groups, recon.buf, out, cap);
+        Py_END_ALLOW_THREADS
+        if (len == EAE_OVERFLOW || (limit >= 0 && len > (size_t)limit)) {
+            PyMem_RawFree(out);
+            Py_INCREF(Py_None);
+            result = Py_None;
+        } else {
+            result = take_bytes(out, len);
+        }
+    }
+done:
+    if (p != NULL)
+        release_pixel(p);
+    PyMem_RawFree(p);
+    PyBuffer_Release(&x);
+    PyBuffer_Release(&recon);
+    return result;
+}
+
+/* pixel_decode(options, payload, groups, recon u8[groups * levels], out) -> bool: undamaged */
+static PyObject *py_pixel_decode(PyObject *self, PyObject *args)
+{
+    pixel_call *p;
+    PyObject *options, *result = NULL;
+    Py_buffer payload, recon;
+    Py_ssize_t groups;
+    (void)self;
+    if (!PyArg_ParseTuple(
+            args, "O!y*nw*", &PyTuple_Type, &options, &payload, &groups, &recon))
+        return NULL;
+    p = PyMem_RawCalloc(1, sizeof *p);
+    if (p == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    if (parse_pixel(p, options, groups) &&
+        has_items(&recon, 1, groups * p->n_levels, "recon")) {
+        int good;
+        Py_BEGIN_ALLOW_THREADS
+        good = eae_pixel_decode(
+            &p->prior, &p->net, payload.buf, (size_t)payload.len, (size_t)groups, recon.buf);
+        Py_END_ALLOW_THREADS
+        result = PyBool_FromLong(good);
+    }
+done:
+    if (p != NULL)
+        release_pixel(p);
+    PyMem_RawFree(p);
+    PyBuffer_Release(&payload);
+    PyBuffer_Release(&recon);
+    return result;
+}
+
+/* ---- cell priors ---- */
+
+typedef struct {
+    Py_buffer words, cum; /* obj NULL: not taken yet */
+    eae_cells prior;
+    eae_net net;
+    void *arena;
+    Py_ssize_t n_items;
+} cells_call;
+
+static void release_cells(cells_call *p)
+{
+    if (p->words.obj != NULL)
+        PyBuffer_Release(&p->words);
+    if (p->cum.obj != NULL)
+        PyBuffer_Release(&p->cum);
+    PyMem_RawFree(p->arena);
+}
+
+static int parse_cells(
+    cells_call *p, PyObject *words, PyObject *cum, Py_ssize_t groups, Py_ssize_t steps)
+{
+    Py_ssize_t n;
+    size_t size;
+    if (!get_buffer(words, &p->words) || !get_buffer(cum, &p->cum) ||
+        !has_items(&p->cum, sizeof(int32_t), EAE_CELLS * EAE_CELL_EDGES, "cum"))
+        return 0;
+    p->prior.cum = p->cum.buf;
+    n = n_items(&p->words, sizeof(int32_t), "words");
+    if (n < 0)
+        return 0;
+    size = eae_net_size(p->words.buf, (size_t)n);
+    if (size == 0) {
+        PyErr_SetString(PyExc_ValueError, "words: not a causal net");
+        return 0;
+    }
+    p->arena = PyMem_RawMalloc(size);
+    if (p->arena == NULL) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    eae_net_init(&p->net, p->words.buf, (size_t)n, p->arena);
+    if (!eae_cells_fit(&p->prior, &p->net) || groups < 0 || steps < 0 ||
+        (steps > 0 && groups > PY_SSIZE_T_MAX / 1024 / EAE_MAX_WIDTH / steps)) {
+        PyErr_SetString(PyExc_ValueError, "the net, the cell prior and the sizes do not fit");
+        return 0;
+    }
+    p->n_items = groups * steps * (p->net.n_inputs - 1);
+    return 1;
+}
+
+/* cells_encode(words i32[], cum i32[cells * edges], cond, y i32[groups * steps * channels], groups, steps)
+ * -> bytes */
+static PyObject *py_cells_encode(PyObject *self, PyObject *args)
+{
+    cells_call *p;
+    PyObject *words, *cum, *result = NULL;
+    Py_buffer y;
+    Py_ssize_t groups, steps;
+    int cond;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "OOiy*nn", &words, &cum, &cond, &y, &groups, &steps))
+        return NULL;
+    p = PyMem_RawCalloc(1, sizeof *p);
+    if (p == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    p->prior.cond = cond;
+    if (parse_cells(p, words, cum, groups, steps) &&
+        has_items(&y, sizeof(int32_t), p->n_items, "y")) {
+        /* a symbol takes at most 16 bits and an escape of 63 */
+        size_t cap = 12 * (size_t)p->n_items + 16, len;
+        uint8_t *out = PyMem_RawMalloc(cap);
+        if (out == NULL) {
+            PyErr_NoMemory();
+            goto done;
+        }
+        Py_BEGIN_ALLOW_THREADS
+        len = eae_cells_encode(
+            &p->prior, &p->net, y.buf, (size_t)groups, (size_t)steps, out, cap);
+        Py_END_ALLOW_THREADS
+        result = take_bytes(out, len);
+    }
+done:
+    if (p != NULL)
+        release_cells(p);
+    PyMem_RawFree(p);
+    PyBuffer_Release(&y);
+    return result;
+}
+
+/* cells_decode(words, cum, cond, payload, groups, steps, y i32[], out) -> bool: undamaged */
+static PyObject *py_cells_decode(PyObject *self, PyObject *args)
+{
+    cells_call *p;
+    PyObject *words, *cum, *result = NULL;
+    Py_buffer payload, y;
+    Py_ssize_t groups, steps;
+    int cond;
+    (void)self;
+    if (!PyArg_ParseTuple(
+            args, "OOiy*nnw*", &words, &cum, &cond, &payload, &groups, &steps, &y))
+        return NULL;
+    p = PyMem_RawCalloc(1, sizeof *p);
+    if (p == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    p->prior.cond = cond;
+    if (parse_cells(p, words, cum, groups, steps) &&
+        has_items(&y, sizeof(int32_t), p->n_items, "y")) {
+        int good;
+        Py_BEGIN_ALLOW_THREADS
+        good = eae_cells_decode(
+            &p->prior, &p->net, payload.buf, (size_t)payload.len, (size_t)groups, (size_t)steps,
+            y.buf);
+        Py_END_ALLOW_THREADS
+        result = PyBool_FromLong(good);
+    }
+done:
+    if (p != NULL)
+        release_cells(p);
+    PyMem_RawFree(p);
+    PyBuffer_Release(&payload);
+    PyBuffer_Release(&y);
     return result;
 }
 
@@ -790,6 +1126,10 @@ static PyMethodDef methods[] = {
     {"cdf_decode", py_cdf_decode, METH_VARARGS, "Read integers that cdf_encode wrote."},
     {"prior_encode", py_prior_encode, METH_VARARGS, "Code samples with a prior."},
     {"prior_decode", py_prior_decode, METH_VARARGS, "Read samples that prior_encode wrote."},
+    {"pixel_encode", py_pixel_encode, METH_VARARGS, "Code images with a pixel prior."},
+    {"pixel_decode", py_pixel_decode, METH_VARARGS, "Read images that pixel_encode wrote."},
+    {"cells_encode", py_cells_encode, METH_VARARGS, "Code latents with a cell prior."},
+    {"cells_decode", py_cells_decode, METH_VARARGS, "Read latents that cells_encode wrote."},
     {"classical_encode", py_classical_encode, METH_VARARGS, "Code samples without a model."},
     {"classical_measure", py_classical_measure, METH_VARARGS, "Estimate what choices would take."},
     {"classical_reflect", py_classical_reflect, METH_VARARGS, "Fit a linear predictor."},

@@ -40,7 +40,9 @@ int eae_prior_fits(const eae_prior *p, const eae_net *net, int has_code)
             return 0;
     }
     if (net == NULL)
-        return p->statics != NULL && !has_code && p->n_cond == 0;
+        return p->statics != NULL && !has_code && p->n_cond == 0 && p->adaptive == NULL;
+    if (p->adaptive != NULL && !eae_adaptive_fits(p->adaptive, c))
+        return 0;
     conds = c * (has_code ? 3 : 1);
     if (net->n_out != 2 * c || net->n_inputs != conds + p->n_cond)
         return 0;
@@ -59,6 +61,7 @@ int eae_prior_fits(const eae_prior *p, const eae_net *net, int has_code)
 typedef struct {
     const eae_prior *prior;
     eae_net *net;
+    eae_filters *filters;
     int32_t first[EAE_MAX_WIDTH / 2]; /* anchors of a group's first step */
     int32_t out[EAE_MAX_WIDTH];
 } walk;
@@ -67,6 +70,8 @@ static void start_group(walk *w)
 {
     if (w->net != NULL)
         eae_net_reset(w->net);
+    if (w->filters != NULL)
+        eae_filters_reset(w->filters, w->prior->adaptive, w->prior->n_channels);
 }
 
 static void predict(walk *w, const int32_t *code, size_t t, size_t steps)
@@ -94,24 +99,65 @@ static void predict(walk *w, const int32_t *code, size_t t, size_t steps)
 }
 
 typedef struct {
-    int64_t centre;
+    int64_t anchor, mean, centre;
     int32_t frac16;
     int32_t ls;
+    int64_t scale16;
+    eae_mixture mixture;
 } place;
 
 /* Where channel c of the step is expected; before: the step before, NULL at a group's start. */
-static place expected(const walk *w, const int32_t *before, size_t c)
+static void expect(
+    place *at, walk *w, const eae_family *family, const int32_t *before, size_t c)
 {
     const eae_prior *p = w->prior;
-    place at;
-    int64_t mean = (int64_t)w->out[c] * ((int64_t)1 << p->shift[c]);
-    int64_t whole = shift_down(mean + 8, 4);
-    int64_t anchor = !p->by_delta ? p->center[c] : before != NULL ? before[c] : w->first[c];
+    int64_t mean = (int64_t)w->out[c] * ((int64_t)1 << p->shift[c]), middle = mean, moved = 0;
+    int64_t whole, base;
     int32_t ls = w->out[(size_t)p->n_channels + c];
-    at.centre = clip_index(anchor + whole);
-    at.frac16 = (int32_t)(mean - 16 * whole);
-    at.ls = ls < 0 ? 0 : ls >= EAE_N_SCALES ? EAE_N_SCALES - 1 : ls;
-    return at;
+    at->mean = mean;
+    at->anchor = !p->by_delta ? p->center[c] : before != NULL ? before[c] : w->first[c];
+    at->ls = ls < 0 ? 0 : ls >= EAE_N_SCALES ? EAE_N_SCALES - 1 : ls;
+    if (w->filters != NULL) {
+        at->scale16 = (int64_t)eae_scale16[at->ls] * ((int64_t)1 << p->shift[c]);
+        moved = eae_filters_predict(
+            w->filters, p->adaptive, p->n_channels, (int32_t)c, at->scale16);
+        middle += shift_down(moved * (65536 - (int64_t)w->filters->part[c][EAE_PART_MEAN]), 16);
+    }
+    whole = shift_down(middle + 8, 4);
+    at->centre = clip_index(at->anchor + whole);
+    at->frac16 = (int32_t)(middle - 16 * whole);
+    if (w->filters != NULL) {
+        base = 16 * (at->anchor - at->centre) + mean;
+        eae_mixture_init(
+            &at->mixture, w->filters, family, (int32_t)c, at->ls, p->shift[c], base);
+    }
+}
+
+static void put(place *at, walk *w, const eae_family *family, eae_encoder *e, int64_t k)
+{
+    if (w->filters != NULL)
+        eae_mixture_encode(&at->mixture, family, e, k);
+    else
+        eae_cdf_encode(family, e, at->ls, at->frac16, k);
+}
+
+static int64_t take(place *at, walk *w, const eae_family *family, eae_decoder *d)
+{
+    if (w->filters != NULL)
+        return eae_mixture_decode(&at->mixture, family, d);
+    return eae_cdf_decode(family, d, at->ls, at->frac16);
+}
+
+/* The filters and the weights learn that channel c was r. */
+static void adapt(const place *at, walk *w, const int32_t *before, size_t c, int64_t r)
+{
+    const eae_prior *p = w->prior;
+    if (w->filters == NULL)
+        return;
+    eae_mixture_learn(&at->mixture, w->filters, p->adaptive, (int32_t)c);
+    eae_filters_learn(
+        w->filters, p->adaptive, p->n_channels, (int32_t)c, at->scale16,
+        16 * (r - at->anchor) - at->mean, before != NULL ? r - before[c] : 0);
 }
 
 static void learn(walk *w, const int32_t *recon, const int32_t *before, const int32_t *code)
@@ -122,6 +168,8 @@ static void learn(walk *w, const int32_t *recon, const int32_t *before, const in
     int16_t *row;
     if (w->net == NULL)
         return;
+    if (w->filters != NULL)
+        eae_filters_advance(w->filters, p->adaptive, p->n_channels);
     row = eae_net_row(w->net);
     peak = w->net->feature_peak;
     for (c = 0; c < n; c++) {
@@ -135,24 +183,25 @@ static void learn(walk *w, const int32_t *recon, const int32_t *before, const in
     eae_net_advance(w->net);
 }
 
-static void init_walk(walk *w, const eae_prior *prior, eae_net *net)
+static void init_walk(walk *w, const eae_prior *prior, eae_net *net, eae_filters *filters)
 {
     w->prior = prior;
     w->net = net;
+    w->filters = prior->adaptive != NULL ? filters : NULL;
     memset(w->first, 0, sizeof w->first);
     if (net == NULL)
         memcpy(w->out, prior->statics, 2 * (size_t)prior->n_channels * sizeof(int32_t));
 }
 
 size_t eae_prior_encode(
-    const eae_prior *prior, eae_net *net, const eae_family *family, const int32_t *delta,
-    const int32_t *x, const int32_t *code, size_t groups, size_t steps, int32_t *recon,
+    const eae_prior *prior, eae_net *net, eae_filters *filters, const eae_family *family,
+    const int32_t *delta, const int32_t *x, const int32_t *code, size_t groups, size_t steps, int32_t *recon,
     uint8_t *out, size_t cap)
 {
     size_t n = (size_t)prior->n_channels, g, t, c, head = 0, len;
     walk w;
     eae_encoder e;
-    init_walk(&w, prior, net);
+    init_walk(&w, prior, net, filters);
     if (prior->by_delta) {
         for (c = 0; c < n; c++) {
             int64_t v = groups * steps > 0 ? clip_index(x[c]) : 0;
@@ -173,16 +222,19 @@ size_t eae_prior_encode(
         for (t = 0; t < steps; t++) {
             predict(&w, code, t, steps);
             for (c = 0; c < n; c++) {
-                place at = expected(&w, before, c);
-                int64_t d = (int64_t)x[c] - at.centre, k, r;
+                place at;
+                int64_t d, k, r;
                 uint32_t step = (uint32_t)delta[c];
+                expect(&at, &w, family + c, before, c);
+                d = (int64_t)x[c] - at.centre;
                 k = d < 0 ? -(int64_t)(((uint32_t)-d + step / 2) / step)
                           : (int64_t)(((uint32_t)d + step / 2) / step);
                 r = at.centre + k * delta[c];
                 if (r != clip_index(r) || x[c] != clip_index(x[c]))
                     return EAE_UNCODABLE;
                 recon[c] = (int32_t)r;
-                eae_cdf_encode(family + c, &e, at.ls, at.frac16, k);
+                put(&at, &w, family + c, &e, k);
+                adapt(&at, &w, before, c, r);
             }
             if (e.pos > e.cap)
                 return EAE_OVERFLOW;
@@ -200,14 +252,14 @@ size_t eae_prior_encode(
 }
 
 int eae_prior_decode(
-    const eae_prior *prior, eae_net *net, const eae_family *family, const int32_t *delta,
-    const uint8_t *payload, size_t len, const int32_t *code, size_t groups, size_t steps,
+    const eae_prior *prior, eae_net *net, eae_filters *filters, const eae_family *family,
+    const int32_t *delta, const uint8_t *payload, size_t len, const int32_t *code, size_t groups, size_t steps,
     int32_t *recon)
 {
     size_t n = (size_t)prior->n_channels, g, t, c, head = 0;
     walk w;
     eae_decoder d;
-    init_walk(&w, prior, net);
+    init_walk(&w, prior, net, filters);
     if (prior->by_delta) {
         for (c = 0; c < n; c++) {
             uint64_t zigzag = 0;
@@ -232,14 +284,17 @@ int eae_prior_decode(
         for (t = 0; t < steps; t++) {
             predict(&w, code, t, steps);
             for (c = 0; c < n; c++) {
-                place at = expected(&w, before, c);
-                int64_t k = eae_cdf_decode(family + c, &d, at.ls, at.frac16), r;
+                place at;
+                int64_t k, r;
+                expect(&at, &w, family + c, before, c);
+                k = take(&at, &w, family + c, &d);
                 if (d.bad || k > INT32_MAX || k < -(int64_t)INT32_MAX)
                     return 0;
                 r = at.centre + k * delta[c];
                 if (r != clip_index(r))
                     return 0;
                 recon[c] = (int32_t)r;
+                adapt(&at, &w, before, c, r);
             }
             learn(&w, recon, before, code != NULL ? code + t * n : NULL);
             before = recon;

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "adaptive.h"
 #include "causal.h"
 #include "cdf.h"
 
@@ -23,25 +24,26 @@ typedef struct {
     const int32_t *shift;   /* n_channels: features and means are in units of 2^shift */
     const int32_t *cond;    /* n_cond values */
     const int32_t *statics; /* 2 * n_channels outputs of every step, where there is no net */
+    const eae_adaptive *adaptive; /* NULL: the net's word is taken as it is */
 } eae_prior;
 
 /* Whether a prior and the net that it is used with (NULL: none) fit. */
 int eae_prior_fits(const eae_prior *prior, const eae_net *net, int has_code);
 
-/* Codes x [groups][steps][channels] into out, with a family and a delta per channel; the net starts
- * afresh for each group. code has x's shape or is NULL. recon (x's shape) gets what the decoder
+/* Codes x [groups][steps][channels] into out, with a family and a delta per channel; the net, and
+ * the filters of an adaptive prior (else NULL), start afresh for each group. code has x's shape or is NULL. recon (x's shape) gets what the decoder
  * will see. Returns the payload's length, EAE_OVERFLOW where cap is too small, or EAE_UNCODABLE
  * where a sample leaves +-EAE_LARGEST_INDEX. */
 #define EAE_UNCODABLE ((size_t)-2)
 size_t eae_prior_encode(
-    const eae_prior *prior, eae_net *net, const eae_family *family, const int32_t *delta,
-    const int32_t *x, const int32_t *code, size_t groups, size_t steps, int32_t *recon,
+    const eae_prior *prior, eae_net *net, eae_filters *filters, const eae_family *family,
+    const int32_t *delta, const int32_t *x, const int32_t *code, size_t groups, size_t steps, int32_t *recon,
     uint8_t *out, size_t cap);
 
 /* Decodes into recon; returns 1, or 0 where the payload is damaged. */
 int eae_prior_decode(
-    const eae_prior *prior, eae_net *net, const eae_family *family, const int32_t *delta,
-    const uint8_t *payload, size_t len, const int32_t *code, size_t groups, size_t steps,
+    const eae_prior *prior, eae_net *net, eae_filters *filters, const eae_family *family,
+    const int32_t *delta, const uint8_t *payload, size_t len, const int32_t *code, size_t groups, size_t steps,
     int32_t *recon);
 
 #endif

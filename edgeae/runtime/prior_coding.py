@@ -59,7 +59,7 @@ def encode_frames(
             for found, limit in zip(coded, most, strict=True)
         ]
     result: list[tuple[bytes, IntArray] | None] = []
-    options, deltas = _options(rules, cond), np.array(steps, np.int32)
+    options, deltas = _options(rules, cond, steps), np.array(steps, np.int32)
     for f, u, limit in zip(x, codes, most, strict=True):
         recon = np.empty(f.shape, np.int32)
         frame = np.ascontiguousarray(f)
@@ -102,7 +102,7 @@ def decode_frames(
     if core is None:
         return decode_lockstep(rules, payloads, shapes, steps, cond, codes)
     result = []
-    options, deltas = _options(rules, cond), np.array(steps, np.int32)
+    options, deltas = _options(rules, cond, steps), np.array(steps, np.int32)
     for i, (payload, shape, u) in enumerate(zip(payloads, shapes, codes, strict=True)):
         recon = np.zeros((*shape, rules.n_channels), np.int32)
         if not core.prior_decode(options, deltas, payload, u, *shape, recon):
@@ -141,9 +141,14 @@ def _check_cond(rules: PriorRules, cond: Sequence[int]) -> None:
         )
 
 
-def _options(rules: PriorRules, cond: Sequence[int]) -> tuple[Any, ...]:
+def _options(rules: PriorRules, cond: Sequence[int], steps: Sequence[int]) -> tuple[Any, ...]:
+    adaptive = None
+    if rules.adaptive is not None:
+        a = rules.adaptive
+        gains = np.array([a.gain(step) for step in steps])
+        adaptive = (a.taps, a.cross, a.forget, gains, np.array(a.weights, np.int32))
     return (
         *(rules.words, rules.statics if rules.net is None else None, rules.shape, rules.n_channels),
         *(int(rules.by_delta), rules.centers, rules.shifts, rules.lookahead),
-        np.array(cond, np.int32),
+        *(np.array(cond, np.int32), adaptive),
     )

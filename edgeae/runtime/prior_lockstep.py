@@ -7,14 +7,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edgeae.bitstream.cdf import CdfFamily
+from edgeae.bitstream.cdf import SCALE16, CdfFamily
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.errors import CorruptError
+from edgeae.runtime.adaptive import Filters, Mixture
 from edgeae.runtime.causal_lockstep import LockstepState
 from edgeae.runtime.prior_rules import LARGEST_INDEX, PriorRules
 
 __all__ = ["decode_lockstep", "encode_lockstep"]
 
+_SCALES = np.array(SCALE16, np.int64)
 _BATCH_ITEMS = 1 << 21  # a batch has about this many samples
 
 IntArray = npt.NDArray[np.int32]
@@ -31,30 +33,29 @@ def encode_lockstep(
 ) -> list[tuple[bytes, IntArray] | None]:
     """Code frames; see `edgeae.runtime.prior_coding.encode_frames`."""
     families = _families(rules, delta)
-    if all(step == 1 for step in delta):
+    if all(step == 1 for step in delta) and rules.adaptive is None:
         return [_encode_known(rules, families, f, cond, u) for f, u in zip(x, code, strict=True)]
     firsts: list[LongArray] = [rules.firsts(f) for f in x]
     encoders = [RangeEncoder() for _ in x]
     recons = [np.zeros(f.shape, np.int32) for f in x]
     lost: set[int] = set()
-    width = np.array(delta, np.int64)
     for group, items in _batches([f.shape[:2] for f in x]):
-        walk = _Walk(rules, group, items, recons, code, firsts, cond)
+        walk = _Walk(rules, group, items, recons, code, firsts, cond, delta)
         for t in walk:
-            centre, frac16, ls = walk.predict(t)
-            now = np.stack([x[i][group, t] for i in items[: len(centre)]]).astype(np.int64)
-            d = now - centre
-            k = np.sign(d) * ((np.abs(d) + width // 2) // width)
-            r = centre + k * width
-            beyond = (np.abs(r) > LARGEST_INDEX) | (np.abs(now) > LARGEST_INDEX)
-            if beyond.any():
-                lost.update(items[b] for b in np.flatnonzero(beyond.any(axis=1)))
-                r = np.clip(r, -LARGEST_INDEX, LARGEST_INDEX)
-            rows = zip(items, ls.tolist(), frac16.tolist(), k.tolist(), strict=False)
-            for i, *row in rows:
-                for family, *symbol in zip(families, *row, strict=True):
-                    family.encode(encoders[i], *symbol)
-            walk.learn(t, r)
+            for c, (family, width) in enumerate(zip(families, delta, strict=True)):
+                centre, places = walk.expect(c, family)
+                now = np.array([x[i][group, t, c] for i in items[: len(centre)]], np.int64)
+                d = now - centre
+                k = np.sign(d) * ((np.abs(d) + width // 2) // width)
+                r = centre + k * width
+                beyond = (np.abs(r) > LARGEST_INDEX) | (np.abs(now) > LARGEST_INDEX)
+                if beyond.any():
+                    lost.update(items[b] for b in np.flatnonzero(beyond))
+                    r = np.clip(r, -LARGEST_INDEX, LARGEST_INDEX)
+                for i, place, symbol in zip(items, places, k.tolist(), strict=False):
+                    place.encode(encoders[i], symbol)
+                walk.take(c, r)
+            walk.learn(t)
     return [
         None if i in lost else (rules.pack_firsts(firsts[i]) + encoder.finish(), recons[i])
         for i, encoder in enumerate(encoders)
@@ -85,7 +86,8 @@ def _encode_known(
             rows = np.empty((n, rules.net.n_inputs), np.int64)
             rows[:, ~rules.net.past], rows[:, rules.net.past] = features
             out = rules.net.run(rows.T[None])[0].T.astype(np.int64)
-        centre, frac16, ls = rules.place(out, np.concatenate([anchor[None], frame[:-1]]))
+        mean, ls = rules.means(out)
+        centre, frac16 = rules.place(mean, np.concatenate([anchor[None], frame[:-1]]))
         for row in zip(ls.tolist(), frac16.tolist(), (frame - centre).tolist(), strict=True):
             for family, *symbol in zip(families, *row, strict=True):
                 family.encode(encoder, *symbol)
@@ -103,7 +105,6 @@ def decode_lockstep(
 ) -> list[IntArray]:
     """Read frames; see `edgeae.runtime.prior_coding.decode_frames`."""
     families = _families(rules, delta)
-    width = np.array(delta, np.int64)
     firsts: list[LongArray] = []
     decoders = []
     for payload in payloads:
@@ -112,25 +113,21 @@ def decode_lockstep(
         decoders.append(RangeDecoder(payload[at:]))
     recons = [np.zeros((*shape, rules.n_channels), np.int32) for shape in shapes]
     for group, items in _batches(shapes):
-        walk = _Walk(rules, group, items, recons, code, firsts, cond)
+        walk = _Walk(rules, group, items, recons, code, firsts, cond, delta)
         for t in walk:
-            centre, frac16, ls = walk.predict(t)
-            k = np.array(
-                [
-                    [
-                        family.decode(decoders[i], *place)
-                        for family, *place in zip(families, *row, strict=True)
-                    ]
-                    for i, *row in zip(items, ls.tolist(), frac16.tolist(), strict=False)
-                ],
-                dtype=np.int64,
-            )
-            if np.any(np.abs(k) > 0x7FFFFFFF):
-                raise CorruptError("damaged prior-coded bytes: an escape is too wide")
-            r = centre + k * width
-            if np.any(np.abs(r) > LARGEST_INDEX):
-                raise CorruptError("damaged prior-coded bytes: an index is out of range")
-            walk.learn(t, r)
+            for c, (family, width) in enumerate(zip(families, delta, strict=True)):
+                centre, places = walk.expect(c, family)
+                k = np.array(
+                    [place.decode(decoders[i]) for i, place in zip(items, places, strict=False)],
+                    np.int64,
+                )
+                if np.any(np.abs(k) > 0x7FFFFFFF):
+                    raise CorruptError("damaged prior-coded bytes: an escape is too wide")
+                r = centre + k * width
+                if np.any(np.abs(r) > LARGEST_INDEX):
+                    raise CorruptError("damaged prior-coded bytes: an index is out of range")
+                walk.take(c, r)
+            walk.learn(t)
     for decoder in decoders:
         decoder.finish()
     return recons
@@ -155,8 +152,24 @@ def _batches(shapes: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]
                 yield group, items
 
 
+class _Place:
+    """Where one symbol is expected, without a mixture."""
+
+    def __init__(self, family: CdfFamily, ls: int, frac16: int) -> None:
+        self.family, self.ls, self.frac16 = family, ls, frac16
+
+    def encode(self, encoder: RangeEncoder, k: int) -> None:
+        self.family.encode(encoder, self.ls, self.frac16, k)
+
+    def decode(self, decoder: RangeDecoder) -> int:
+        return self.family.decode(decoder, self.ls, self.frac16)
+
+
 class _Walk:
-    """The steps of one group of a batch of frames in lockstep, longest frame first."""
+    """The steps of one group of a batch of frames in lockstep, longest frame first.
+
+    Per step, and per channel in it, `expect` and `take`; then `learn`.
+    """
 
     def __init__(
         self,
@@ -167,15 +180,23 @@ class _Walk:
         code: Sequence[IntArray | None],
         firsts: list[LongArray],
         cond: Sequence[int],
+        delta: Sequence[int],
     ) -> None:
         self.rules = rules
         self.recons = [recons[i][group] for i in items]
         self.codes = [u[group].astype(np.int64) for u in (code[i] for i in items) if u is not None]
         self.lengths = [len(r) for r in self.recons]
         n = len(items)
+        self.is_first = True
         self.before = np.stack(
             [recons[i][group - 1, 0].astype(np.int64) if group else firsts[i] for i in items]
         )
+        self.now = np.zeros_like(self.before)
+        self.filters: Filters | None = None
+        if rules.adaptive is not None:
+            self.filters = Filters(rules.adaptive, delta, n)
+            first = rules.adaptive.weights
+            self.mixtures = [[Mixture(first) for _ in items] for _ in delta]
         if rules.net is None:
             assert rules.statics is not None
             self.out = np.broadcast_to(rules.statics.astype(np.int64), (n, 2 * rules.n_channels))
@@ -193,27 +214,59 @@ class _Walk:
         for t in range(self.lengths[0]):
             while self.lengths[n - 1] <= t:
                 n -= 1
-            self.before = self.before[:n]
-            if self.rules.net is not None:
+            self.before, self.now = self.before[:n], self.now[:n]
+            if self.rules.net is None:
+                out = self.out[:n]
+            else:
                 self.state.keep(n)
+                side = np.stack([s[t] for s in self.sides[:n]])
+                out = self.state.step(side).astype(np.int64)
+            if self.filters is not None:
+                self.filters.keep(n)
+            self.mean, self.ls = self.rules.means(out)
             yield t
 
-    def predict(self, t: int) -> tuple[LongArray, LongArray, LongArray]:
-        """Return centre, frac16 and ls of the step, int64 [n, C] each."""
-        n = len(self.before)
-        if self.rules.net is None:
-            out = self.out[:n]
-        else:
-            side = np.stack([s[t] for s in self.sides[:n]])
-            out = self.state.step(side).astype(np.int64)
-        return self.rules.place(out, self.before)
+    def expect(
+        self, c: int, family: CdfFamily
+    ) -> tuple[LongArray, Sequence[_Place] | Sequence[Mixture]]:
+        """Return the centres of channel c, int64 [n], and what codes each frame's symbol."""
+        mean, before, ls = self.mean[:, c], self.before[:, c], self.ls[:, c].tolist()
+        if self.filters is None:
+            centre, frac16 = self.rules.place(mean, before, c)
+            return centre, [_Place(family, *at) for at in zip(ls, frac16.tolist(), strict=True)]
+        mixtures = self.mixtures[c][: len(mean)]
+        moved = self.moved = self.filters.predict(c, self._scale16(c))
+        share = np.array([mixture.moved_share for mixture in mixtures], np.int64)
+        centre, _ = self.rules.place(mean + ((moved * share) >> 16), before, c)
+        base = 16 * (self.rules.anchor(before, c) - centre) + mean
+        rows = zip(mixtures, ls, base.tolist(), moved.tolist(), strict=True)
+        for mixture, *at in rows:
+            mixture.prepare(family, *at)
+        return centre, mixtures
 
-    def learn(self, t: int, r: LongArray) -> None:
-        """Store the step's samples, int64 [n, C], and go on."""
+    def _scale16(self, c: int) -> LongArray:
+        return _SCALES[self.ls[:, c]] << self.rules.shift[c]
+
+    def take(self, c: int, r: LongArray) -> None:
+        """Take in the samples of channel c, int64 [n]."""
+        self.now[:, c] = r
+        if self.filters is not None:
+            before = self.before[:, c]
+            error16 = 16 * (r - self.rules.anchor(before, c)) - self.mean[:, c]
+            change = np.zeros_like(r) if self.is_first else r - before
+            self.filters.learn(c, self._scale16(c), error16, change)
+            errors = (error16 - self.moved).tolist()
+            for mixture, error in zip(self.mixtures[c], errors, strict=False):
+                mixture.meet(error)
+
+    def learn(self, t: int) -> None:
+        """End the step."""
+        r = self.now.copy()
         for recon, row in zip(self.recons, r, strict=False):
             recon[t] = row
         if self.rules.net is not None:
             u = np.stack([u[t] for u in self.codes[: len(r)]]) if self.codes else None
-            before = r if t == 0 else self.before
-            self.state.fill(self.rules.past_features(r, before, u))
-        self.before = r
+            self.state.fill(self.rules.past_features(r, r if self.is_first else self.before, u))
+        if self.filters is not None:
+            self.filters.advance()
+        self.before, self.is_first = r, False

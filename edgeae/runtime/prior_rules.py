@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from edgeae.bitstream.cdf import MAX_SHIFT, N_SCALES, check_shape
 from edgeae.errors import ConfigError, CorruptError, ModelError
+from edgeae.runtime.adaptive import AdaptiveRules
 from edgeae.runtime.causal import CausalNet
 
 __all__ = ["LARGEST_INDEX", "PriorRules", "step_condition"]
@@ -61,6 +62,8 @@ class PriorRules:
         has_code: the net also reads a code.
         lookahead: J, how many steps ahead it reads the code.
         n_cond: how many constants the net also reads, the last features.
+        adaptive: how the frame itself corrects the net, see `edgeae.runtime.adaptive`; None: the
+            net's word is taken as it is.
     """
 
     net: CausalNet | None
@@ -73,6 +76,7 @@ class PriorRules:
     has_code: bool = False
     lookahead: int = 0
     n_cond: int = 0
+    adaptive: AdaptiveRules | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -96,13 +100,15 @@ class PriorRules:
             if len(values) not in (1, c):
                 raise ModelError(f"a prior's {name} must be 1 or {c} integers, found {len(values)}")
             object.__setattr__(self, name, values * c if len(values) == 1 else values)
+        if self.adaptive is not None:
+            self.adaptive.n_inputs(c)
         if self.net is None:
             statics = np.asarray(self.statics)
-            extra = self.has_code or self.n_cond
+            extra = self.has_code or self.n_cond or self.adaptive is not None
             if statics.shape != (2 * c,) or statics.dtype != np.int32 or extra:
                 raise ModelError(
-                    f"a prior without a net needs int32 [{2 * c}] outputs, no code and no "
-                    f"constant features, found {statics.dtype} {list(statics.shape)}"
+                    f"a prior without a net needs int32 [{2 * c}] outputs, no code, no "
+                    f"constant features and no filters, found {statics.dtype} {list(statics.shape)}"
                 )
             return
         past = [True] * c + [False] * (c * self.has_code) + [True] * (c * self.has_code)
@@ -132,14 +138,36 @@ class PriorRules:
 
     # ---- one step, or all steps of a group ----
 
-    def place(self, out: LongArray, before: LongArray) -> tuple[LongArray, LongArray, LongArray]:
-        """Return centre, frac16 and ls from outputs [n, 2 C] and the samples before [n, C]."""
+    def means(self, out: LongArray) -> tuple[LongArray, LongArray]:
+        """Return the means in sixteenths of a grid step past the anchor, and the scale indices.
+
+        Args:
+            out: the net's outputs, int64 [n, 2 C].
+        """
         c = self.n_channels
-        mean = out[:, :c] << self.shifts
+        return out[:, :c] << self.shifts, np.clip(out[:, c:], 0, N_SCALES - 1)
+
+    def place(
+        self, mean: LongArray, before: LongArray, channel: int | None = None
+    ) -> tuple[LongArray, LongArray]:
+        """Return centre and frac16 from means and the samples before.
+
+        Args:
+            mean: int64 [n, C] in sixteenths, or [n] of one channel.
+            before: like ``mean``.
+            channel: which one, or None for all.
+        """
         whole = (mean + 8) >> 4
-        anchor = before if self.by_delta else self.centers
-        centre = np.clip(anchor + whole, -LARGEST_INDEX, LARGEST_INDEX)
-        return centre, mean - 16 * whole, np.clip(out[:, c:], 0, N_SCALES - 1)
+        anchor = self.anchor(before, channel)
+        return np.clip(anchor + whole, -LARGEST_INDEX, LARGEST_INDEX), mean - 16 * whole
+
+    def anchor(self, before: LongArray, channel: int | None = None) -> LongArray:
+        """Return what means are relative to: the samples before, or the centers."""
+        if self.by_delta:
+            return before
+        centers = self.centers.astype(np.int64)
+        level = centers if channel is None else centers[channel]
+        return np.broadcast_to(level, before.shape)
 
     def side_features(self, code: LongArray | None, cond: Sequence[int], n: int) -> LongArray:
         """Return what the net is told ahead of n steps: int64 [n, side features]."""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import ModelError
+from edgeae.runtime.adaptive import AdaptiveRules
 from edgeae.runtime.causal import CausalNet
 from edgeae.runtime.prior_arrays import (
     get_array,
@@ -51,6 +52,7 @@ class SamplePrior:
         has_code: the net reads the synthesis net's output.
         lookahead: J, how many steps ahead it reads it.
         has_cond: the net reads the quantizer steps.
+        adaptive: how a frame's own past corrects the net, or None.
 
     Raises:
         ModelError: the net does not fit the rest.
@@ -64,6 +66,7 @@ class SamplePrior:
     has_code: bool = False
     lookahead: int = 0
     has_cond: bool = True
+    adaptive: AdaptiveRules | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS:
@@ -89,6 +92,7 @@ class SamplePrior:
             has_code=self.has_code,
             lookahead=self.lookahead,
             n_cond=self.n_channels * self.has_cond,
+            adaptive=self.adaptive,
         )
 
     def cond(self, delta: int | Sequence[int]) -> tuple[int, ...]:
@@ -108,6 +112,7 @@ class SamplePrior:
             "has_code": np.array(self.has_code, np.int32),
             "lookahead": np.array(self.lookahead, np.int32),
             "has_cond": np.array(self.has_cond, np.int32),
+            **({} if self.adaptive is None else self.adaptive.to_arrays()),
             **pack_net(self.net),
         }
 
@@ -127,6 +132,7 @@ class SamplePrior:
             has_code=bool(whole_number(arrays, "has_code", 1)),
             lookahead=whole_number(arrays, "lookahead"),
             has_cond=bool(whole_number(arrays, "has_cond", 1)),
+            adaptive=AdaptiveRules.from_arrays(arrays),
         )
 
 

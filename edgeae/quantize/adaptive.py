@@ -1,0 +1,153 @@
+"""How a sample prior is to adapt to the frame at hand: chosen by coding held-out frames.
+
+What pays depends on the signal and on the bound. A filter that learns while it codes mends a net
+that meets another device or person; where the net already fits, it only costs. So each choice is
+made by real bytes on the validation part, and where the recipe expects other devices (its
+``augment``), also on the same frames as another sensor's filter and gain would give them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from edgeae.bitstream.cdf import laplace_shape, logistic_shape
+from edgeae.runtime.adaptive import N_PARTS, AdaptiveRules
+from edgeae.runtime.sample_prior import SamplePrior, encode_samples
+from edgeae.train.phases import BASE_STEP, Signal, WindowCode, code_of
+from edgeae.train.recipe import SamplePriorRecipe
+
+__all__ = ["fit_adaptive"]
+
+FRAME = 1024  # samples of a frame
+FRAMES = 48
+GAINS = (0.0, 0.0003, 0.001, 0.003, 0.01)
+TAPS = 16
+TAPS_OF_MANY = 8  # where there are other channels to read
+COLOUR = 0.3  # how far another sensor's filter may go, per octave of the recipe's augment
+LEAST_GAIN = 0.003  # a smaller saving does not pay for the time that adapting takes
+
+Ints = npt.NDArray[np.int32]
+_SHARES = (  # of the parts: net x 2^(-2/3), 1, 2^(2/3), 2^(8/3); net's own mean; own sizes
+    (0.15, 0.35, 0.15, 0.05, 0.10, 0.10, 0.10),
+    (0.20, 0.50, 0.15, 0.02, 0.11, 0.01, 0.01),
+    (0.10, 0.20, 0.10, 0.10, 0.10, 0.20, 0.20),
+    (0.15, 0.70, 0.08, 0.01, 0.04, 0.01, 0.01),
+)
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Frames to choose by, with what the window code makes of them where the prior reads it."""
+
+    frames: list[Ints]
+    codes: list[Ints] | None
+
+    def bits(self, prior: SamplePrior, step: int) -> float:
+        """Bits per sample at a quantizer step."""
+        coded = encode_samples(prior, self.frames, step, self.codes)
+        n_samples = sum(f.size for f, c in zip(self.frames, coded, strict=True) if c is not None)
+        return 8 * sum(len(c[0]) for c in coded if c is not None) / max(n_samples, 1)
+
+
+def fit_adaptive(
+    prior: SamplePrior, signal: Signal, recipe: SamplePriorRecipe, code: WindowCode | None
+) -> SamplePrior:
+    """Return the prior with the rules and the shape that code held-out frames in the fewest bytes.
+
+    Args:
+        prior: the quantized prior, with the shape counted for it.
+        signal: held-out signal.
+        recipe: how it was trained.
+        code: the window code, where the prior reads it.
+
+    Returns:
+        The prior as it was, if adapting saves less than 0.3 %.
+    """
+    held = _held(signal, recipe, code if prior.has_code else None)
+    if not recipe.adaptive or not held.frames:
+        return prior
+    channels = prior.n_channels
+    steps = tuple(sorted(recipe.steps))
+
+    def score(candidate: SamplePrior) -> float:
+        return sum(float(np.log2(max(held.bits(candidate, s), 1e-3))) for s in steps) / len(steps)
+
+    still = AdaptiveRules(taps=0, weights=_weights(_SHARES[0]))
+    shapes = [replace(prior, shape=s) for s in (prior.shape, logistic_shape(), laplace_shape())]
+    best = min((replace(p, adaptive=still) for p in shapes), key=score)
+    taps = TAPS if channels == 1 else TAPS_OF_MANY
+    if channels <= 8:
+        best = _with_filter(best, held, steps, taps)
+    assert best.adaptive is not None
+    rules = best.adaptive
+    weighed = [replace(best, adaptive=replace(rules, weights=_weights(share))) for share in _SHARES]
+    best = min(weighed, key=score)
+    return best if score(best) < score(prior) + float(np.log2(1 - LEAST_GAIN)) else prior
+
+
+def _with_filter(prior: SamplePrior, held: _Held, steps: Sequence[int], taps: int) -> SamplePrior:
+    """The prior with the gain that is best at each step; none where none helps."""
+    assert prior.adaptive is not None
+    gains = []
+    for step in steps:
+        tried = {
+            gain: held.bits(
+                replace(
+                    prior,
+                    adaptive=replace(prior.adaptive, taps=taps, steps=(step,), gains=(gain,)),
+                ),
+                step,
+            )
+            for gain in GAINS
+        }
+        gains.append(min(tried, key=lambda gain: tried[gain]))
+    if not any(gains):
+        return prior
+    rules = replace(prior.adaptive, taps=taps, steps=tuple(steps), gains=tuple(gains))
+    return replace(prior, adaptive=rules)
+
+
+def _weights(shares: Sequence[float]) -> tuple[int, ...]:
+    assert len(shares) == N_PARTS
+    weights = [round(share * (1 << 16)) for share in shares]
+    weights[1] += (1 << 16) - sum(weights)
+    return tuple(weights)
+
+
+def _held(signal: Signal, recipe: SamplePriorRecipe, code: WindowCode | None) -> _Held:
+    generator = torch.Generator().manual_seed(5)
+    if signal.is_image:
+        x = signal.crops(4 * FRAMES, 0, generator)
+    else:
+        length = min(FRAME, max(s.shape[-1] for s in signal.segments))
+        if code is not None:
+            unit = code.analysis.spec.stride
+            length = length // unit * unit
+        if not length:
+            return _Held([], None)
+        x = signal.crops(FRAMES, length, generator)
+        if recipe.augment > 0:
+            x = torch.cat([x, _elsewhere(x, recipe.augment, generator)])
+    u = None if code is None else code_of(code, x, torch.full((len(x),), BASE_STEP))
+    return _Held(_frames(x), None if u is None else _frames(u))
+
+
+def _elsewhere(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """The frames through another sensor: two taps of some other filter, and another gain."""
+    u = (torch.rand(3, len(x), 1, 1, generator=generator) * 2 - 1) * strength
+    once = torch.cat([x[..., :1], x[..., :-1]], -1)
+    twice = torch.cat([once[..., :1], once[..., :-1]], -1)
+    start = x[..., :1]
+    other = (x - start) + COLOUR * (u[0] * (once - x) + u[1] * (twice - x)) / 0.3
+    return torch.round(start + other * torch.exp2(u[2]))
+
+
+def _frames(x: Tensor) -> list[Ints]:
+    array = x.flatten(2).permute(0, 2, 1).numpy().astype(np.int32)
+    return [np.ascontiguousarray(a[None]) for a in array]
