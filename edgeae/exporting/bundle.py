@@ -20,11 +20,14 @@ from edgeae.footprint.devices import load_device
 from edgeae.footprint.estimate import estimate
 from edgeae.footprint.model import bundle_footprint
 from edgeae.models.dyadic import dyadic_layers
-from edgeae.models.integer import runtime_latent_prior, runtime_sample_prior
+from edgeae.models.integer import runtime_latent_prior, runtime_prior
+from edgeae.models.sample_prior import SamplePriorNet
 from edgeae.models.transforms import LATENT_PEAK
+from edgeae.quantize.adaptive import fit_adaptive
 from edgeae.quantize.dyadic import QuantizedModel, is_quantized, load_quantized, quantize
-from edgeae.quantize.tables import count_latent_shape, count_sample_shape
+from edgeae.quantize.tables import count_latent_cells, count_latent_shape, count_sample_shape
 from edgeae.runtime.bundle import Bundle, pack_coder, seal, write_bundle
+from edgeae.runtime.sample_prior import SamplePrior
 from edgeae.train.phases import BASE_STEP, Signal, WindowCode, measure_window_code
 from edgeae.train.recipe import Recipe, recipe_to_dict
 from edgeae.train.run import Progress, RunFolder
@@ -76,8 +79,12 @@ def export_run(
     latent = None
     metrics: dict[str, Any] = {}
     if model.code is not None:
-        latent_shape = count_latent_shape(model.code, parts.train)
-        latent = runtime_latent_prior(model.code.prior, latent_shape)
+        latent_shape, latent_freq = None, None
+        if model.code.prior.has_cells:
+            latent_freq = count_latent_cells(model.code, parts.train, model.recipe.train.step_range)
+        else:
+            latent_shape = count_latent_shape(model.code, parts.train)
+        latent = runtime_latent_prior(model.code.prior, latent_shape, latent_freq)
         graphs["encoder.onnx"] = analysis_graph(model.code.analysis, about)
         graphs["decoder.onnx"] = synthesis_graph(model.code.synthesis, about)
         if latent.net is not None:
@@ -85,8 +92,14 @@ def export_run(
         metrics["window_code"] = _window_metrics(model.code, parts.validation)
     priors = []
     for i, net in enumerate(model.priors):
-        shape = count_sample_shape(net, parts.train, model.recipe.sample_prior[i], model.code)
-        priors.append(runtime_sample_prior(net, shape))
+        shape = None
+        if isinstance(net, SamplePriorNet):
+            shape = count_sample_shape(net, parts.train, model.recipe.sample_prior[i], model.code)
+        prior = runtime_prior(net, shape)
+        if isinstance(prior, SamplePrior):
+            spec = model.recipe.sample_prior[i]
+            prior = fit_adaptive(prior, parts.validation, spec, model.code)
+        priors.append(prior)
         role = f"sample_prior_{i}"
         graphs[f"{role}.onnx"] = causal_graph(priors[-1].net, {**about, "role": role})
     certificate = [

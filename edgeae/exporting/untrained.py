@@ -19,10 +19,10 @@ from edgeae.exporting.graphs import analysis_graph, synthesis_graph
 from edgeae.footprint.model import ModelFootprint, bundle_footprint
 from edgeae.models.denoise import ImageNet, StreamNet
 from edgeae.models.dyadic import dyadic_layers, set_quantized
-from edgeae.models.integer import runtime_latent_prior, runtime_sample_prior
+from edgeae.models.integer import runtime_latent_prior, runtime_prior
 from edgeae.quantize.dyadic import QuantizedModel
 from edgeae.runtime.bundle import Bundle, pack_coder, seal
-from edgeae.train.build import build_sample_prior, build_window_code
+from edgeae.train.build import build_prior, build_window_code
 from edgeae.train.datasets import load_dataset
 from edgeae.train.denoise_data import stream_spec
 from edgeae.train.denoise_images import build_image_net
@@ -79,7 +79,7 @@ def untrained_bundle(recipe: Recipe, setup: Setup) -> Bundle:
     """
     torch.manual_seed(recipe.seed)
     code = build_window_code(recipe, setup)
-    nets = [build_sample_prior(spec, setup) for spec in recipe.sample_prior]
+    nets = [build_prior(spec, setup) for spec in recipe.sample_prior]
     model = QuantizedModel(recipe=recipe, code=code, priors=tuple(nets))
     files: dict[str, bytes] = {}
     latent = None
@@ -89,14 +89,13 @@ def untrained_bundle(recipe: Recipe, setup: Setup) -> Bundle:
     if code is not None:
         code.analysis.connect()
         code.synthesis.connect()
-        if code.prior.width:
-            code.prior.net.connect()
+        code.prior.connect()
         latent = runtime_latent_prior(code.prior)
         files["encoder.onnx"] = analysis_graph(code.analysis, {}).SerializeToString()
         files["decoder.onnx"] = synthesis_graph(code.synthesis, {}).SerializeToString()
     for net in nets:
-        net.net.connect()
-    files["coder.npz"] = pack_coder(latent, [runtime_sample_prior(net) for net in nets])
+        net.connect()
+    files["coder.npz"] = pack_coder(latent, [runtime_prior(net) for net in nets])
     manifest = {
         "name": recipe.name,
         "exact": False,

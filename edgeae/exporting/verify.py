@@ -25,6 +25,7 @@ from edgeae.exporting.integers import run_integers
 from edgeae.runtime.bundle import Bundle, read_arrays
 from edgeae.runtime.causal import CausalNet
 from edgeae.runtime.native_net import clones, open_native
+from edgeae.runtime.pixel_prior import PixelPrior
 from edgeae.runtime.session import OPTIMIZATION_LEVELS, GraphSession, open_session
 from edgeae.runtime.transform import MAX_INPUT
 from edgeae.runtime.views import UnsupportedGraphError
@@ -392,14 +393,13 @@ def _both_coders(code: Callable[[], Any]) -> tuple[Any, Any | None]:
 def _sample_prior(
     bundle: Bundle, prior: Any, number: int, rng: np.random.Generator
 ) -> tuple[bool, str]:
-    from edgeae.runtime.sample_prior import decode_samples, encode_samples
+    from edgeae.runtime.any_prior import decode_samples, encode_samples
 
     channels = bundle.signal.channels
     spec = bundle.sample_prior_ranges[number]
     total = 0
     for delta in sorted({spec.delta_min, min(spec.delta_max, 2 * spec.delta_min + 9)}):
-        steps = rng.normal(0, 12, (6, 1, 256, channels))
-        x = [np.cumsum(np.rint(s), axis=1).astype(np.int32) for s in steps]
+        x = _walks(prior, channels, rng)
         u = [v + np.rint(rng.normal(0, 4, v.shape)).astype(np.int32) for v in x]
         code = u if prior.has_code else None
         fast, slow = _both_coders(partial(encode_samples, prior, x, delta, code))
@@ -416,6 +416,16 @@ def _sample_prior(
                 return False, f"the bound does not hold at step {delta}"
         total += sum(v.size for v in x)
     return True, f"{total} samples" + ("" if native.core else "; the C extension is not built")
+
+
+def _walks(prior: Any, channels: int, rng: np.random.Generator) -> list[npt.NDArray[np.int32]]:
+    """Signals that the prior can code: random walks; of levels, for a pixel prior."""
+    if isinstance(prior, PixelPrior):
+        levels, size = prior.net.n_outputs, prior.raster.height * prior.raster.width
+        walks = np.cumsum(rng.integers(-2, 3, (2, 2, size, channels)), axis=2)
+        return [w.astype(np.int32) for w in np.abs(walks) % levels + prior.low]
+    steps = rng.normal(0, 12, (6, 1, 256, channels))
+    return [np.cumsum(np.rint(s), axis=1).astype(np.int32) for s in steps]
 
 
 def _latent_prior(bundle: Bundle, rng: np.random.Generator) -> tuple[bool, str]:

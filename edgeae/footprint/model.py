@@ -24,10 +24,10 @@ import numpy as np
 
 from edgeae.errors import ConfigError
 from edgeae.footprint.parts import Part, graph_part, prior_part
+from edgeae.runtime.any_prior import AnyPrior
 from edgeae.runtime.bundle import Bundle
-from edgeae.runtime.latent_prior import LatentPrior
+from edgeae.runtime.latent_prior import AnyLatentPrior
 from edgeae.runtime.manifest import NetSpec, PriorRange, SignalSpec
-from edgeae.runtime.sample_prior import SamplePrior
 
 __all__ = [
     "ModelFootprint",
@@ -219,8 +219,8 @@ def footprint_of(
     net: NetSpec | None,
     encoder: bytes | None,
     decoder: bytes | None,
-    latent_prior: LatentPrior | None,
-    priors: Sequence[SamplePrior],
+    latent_prior: AnyLatentPrior | None,
+    priors: Sequence[AnyPrior],
     ranges: Sequence[PriorRange],
     window: int | None = None,
     file_bytes: int | None = None,

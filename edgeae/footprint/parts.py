@@ -13,6 +13,8 @@ import numpy as np
 
 from edgeae.footprint.graph import GraphFootprint, LayerFootprint, View, describe_graph
 from edgeae.runtime.causal import CausalNet
+from edgeae.runtime.cell_prior import CellPrior
+from edgeae.runtime.pixel_rules import PixelRules
 from edgeae.runtime.prior_rules import PriorRules
 
 __all__ = ["Part", "graph_part", "prior_part"]
@@ -93,7 +95,7 @@ def graph_part(
     )
 
 
-def prior_part(name: str, rules: PriorRules, steps: int) -> Part:
+def prior_part(name: str, rules: PriorRules | PixelRules | CellPrior, steps: int) -> Part:
     """A prior that codes so many steps.
 
     Args:
@@ -101,6 +103,11 @@ def prior_part(name: str, rules: PriorRules, steps: int) -> Part:
         rules: the prior's.
         steps: of one window.
     """
+    if isinstance(rules, PixelRules):
+        return _pixel_part(name, rules, steps)
+    if isinstance(rules, CellPrior):
+        state, symbols = RANGE_CODER_BYTES + 4 * rules.n_channels, steps * rules.n_channels
+        return _causal_part(name, rules.net, steps, int(rules.freq.nbytes), state, symbols)
     families = len(set(rules.shift)) * FAMILY_BYTES
     state = RANGE_CODER_BYTES + families + 4 * rules.n_channels
     symbols = steps * rules.n_channels
@@ -111,12 +118,28 @@ def prior_part(name: str, rules: PriorRules, steps: int) -> Part:
             name=name, n_parameters=statics, layers=(), weight_bytes=4 * statics,
             table_bytes=tables, state_bytes=state, symbols=symbols,
         )  # fmt: skip
-    layers = _causal_layers(rules.net, steps)
-    widest = max(layer.n_out for layer in (*rules.net.layers, rules.net.head))
+    return _causal_part(name, rules.net, steps, tables, state, symbols)
+
+
+def _pixel_part(name: str, rules: PixelRules, steps: int) -> Part:
+    """A pixel prior: its steps are single levels, margins included."""
+    r = rules.raster
+    images = steps // (r.height * r.width)
+    tables = rules.table.size + rules.flag.nbytes + rules.weight.nbytes + 2 * rules.levels
+    state = RANGE_CODER_BYTES + 2 * _SUM_BYTES * rules.levels
+    symbols = steps * r.channels
+    return _causal_part(name, rules.net, images * r.n_steps, tables, state, symbols)
+
+
+def _causal_part(
+    name: str, net: CausalNet, steps: int, tables: int, state: int, symbols: int
+) -> Part:
+    """A causal net with the tables and the state of its coder."""
+    layers = _causal_layers(net, steps)
+    widest = max(layer.n_out for layer in (*net.layers, net.head))
     window = max(
-        (*(layer.weight[0].size for layer in (*rules.net.layers, rules.net.head)),
-         rules.net.skip[0][0].size)
-    )  # fmt: skip
+        (*(layer.weight[0].size for layer in (*net.layers, net.head)), net.skip[0][0].size)
+    )
     return Part(
         name=name,
         n_parameters=sum(layer.n_parameters for layer in layers),
@@ -124,7 +147,7 @@ def prior_part(name: str, rules: PriorRules, steps: int) -> Part:
         weight_bytes=sum(layer.weight_bytes for layer in layers),
         table_bytes=tables,
         arena_bytes=_ROW_BYTES * int(window) + 2 * _SUM_BYTES * widest,
-        state_bytes=state + _ring_bytes(rules.net),
+        state_bytes=state + _ring_bytes(net),
         symbols=symbols,
     )
 

@@ -148,10 +148,10 @@ static int32_t take_one(layout *l, int32_t lowest, int32_t highest)
 }
 
 /* Where the weight of output o and place i in the window lies. */
-static size_t place_of(const layout *l, const eae_layer *a, int32_t o, int32_t i)
+static size_t place_in(int paired, const eae_layer *a, int32_t o, int32_t i)
 {
     size_t n_out = (size_t)((a->n_out + LANES - 1) / LANES * LANES);
-    if (l->paired)
+    if (paired)
         return ((size_t)(i / 2) * n_out + (size_t)o) * 2 + (size_t)(i % 2);
     return (size_t)o * (size_t)a->n_window + (size_t)i;
 }
@@ -216,7 +216,7 @@ static void lay_layer(layout *l, eae_layer *a, int32_t in_peak, int is_skip)
     for (o = 0; o < a->n_out; o++)
         for (k = 0; k < a->n_taps; k++)
             for (i = 0; i < a->n_in; i++)
-                packed[place_of(l, a, o, (a->n_taps - 1 - k) * a->n_in + i)] =
+                packed[place_in(l->paired, a, o, (a->n_taps - 1 - k) * a->n_in + i)] =
                     (int16_t)w[((size_t)o * (size_t)a->n_taps + (size_t)k) * (size_t)a->n_in +
                                (size_t)i];
 }
@@ -381,12 +381,33 @@ static void apply_hidden(const eae_net *net, const eae_layer *a, const eae_level
     squash(y, net->sums, a->bias, a->shift, a->n_out, a->peak);
 }
 
-void eae_net_eval(eae_net *net, int32_t *out)
+void eae_net_eval_hidden(eae_net *net)
 {
-    int32_t i, o;
-    const eae_layer *head = &net->layer[net->n_layers];
+    int32_t i;
     for (i = 0; i < net->n_layers; i++)
         apply_hidden(net, &net->layer[i], &net->level[i], row_of(&net->level[i + 1]));
+}
+
+int32_t eae_net_eval_output(const eae_net *net, int32_t o)
+{
+    const eae_layer *head = &net->layer[net->n_layers];
+    const int16_t *x = gather(head, &net->level[net->n_layers], net->window);
+    int32_t i, sum = head->bias[o], n = head->n_taps * head->n_in;
+    for (i = 0; i < n; i++)
+        sum += (int32_t)head->weight[place_in(net->paired, head, o, i)] * (int32_t)x[i];
+    return (int32_t)scale_down(sum, head->shift[o]);
+}
+
+void eae_net_eval(eae_net *net, int32_t *out)
+{
+    eae_net_eval_hidden(net);
+    eae_net_eval_head(net, out);
+}
+
+void eae_net_eval_head(eae_net *net, int32_t *out)
+{
+    int32_t o;
+    const eae_layer *head = &net->layer[net->n_layers];
     apply(net, head, &net->level[net->n_layers], net->sums);
     if (net->skip.n_taps == 0) {
         for (o = 0; o < net->n_out; o++)

@@ -61,6 +61,11 @@ int16_t *eae_net_row(eae_net *net);
 /* Evaluates the step at hand: n_out values below 2^29. */
 void eae_net_eval(eae_net *net, int32_t *out);
 
+/* The same in two parts, the hidden layers first; and one output alone of a net without skip. */
+void eae_net_eval_hidden(eae_net *net);
+void eae_net_eval_head(eae_net *net, int32_t *out);
+int32_t eae_net_eval_output(const eae_net *net, int32_t o);
+
 /* Goes on to the next step; its feature row holds zeros. */
 void eae_net_advance(eae_net *net);
 

@@ -12,9 +12,15 @@ from typing import Any
 import torch
 
 from edgeae.models.dyadic import set_quantized
+from edgeae.models.pixel_prior import PixelPriorNet
 from edgeae.models.sample_prior import SamplePriorNet
 from edgeae.quantize.loops import closed_loop
-from edgeae.train.build import build_sample_prior, build_window_code
+from edgeae.train.build import (
+    build_pixel_prior,
+    build_prior,
+    build_sample_prior,
+    build_window_code,
+)
 from edgeae.train.denoising import quantize_denoiser
 from edgeae.train.phases import (
     Loops,
@@ -24,6 +30,7 @@ from edgeae.train.phases import (
     quantize_sample_prior,
     quantize_window_code,
 )
+from edgeae.train.pixels import PixelPriorPhase, quantize_pixel_prior
 from edgeae.train.recipe import Recipe, SamplePriorRecipe
 from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
 from edgeae.train.training import TrainingData, load_training_data, silent
@@ -39,7 +46,7 @@ class QuantizedModel:
 
     recipe: Recipe
     code: WindowCode | None
-    priors: tuple[SamplePriorNet, ...]
+    priors: tuple[SamplePriorNet | PixelPriorNet, ...]
 
 
 def _final_prior(recipe: Recipe, index: int) -> str:
@@ -77,7 +84,12 @@ def quantize(run: RunFolder, *, progress: Progress = silent, threads: int = 2) -
         run.load_phase("transform", code)
         report["window_code"] = _quantize_window_code(run, recipe, code, parts, progress)
     for i in range(len(recipe.sample_prior)):
-        report[f"sample_prior_{i}"] = _quantize_prior(run, recipe, i, code, parts, progress)
+        quantized = (
+            _quantize_pixels(run, recipe, i, parts, progress)
+            if recipe.sample_prior[i].kind == "pixel"
+            else _quantize_prior(run, recipe, i, code, parts, progress)
+        )
+        report[f"sample_prior_{i}"] = quantized
     run.write_json("quantize.json", report)
     return report
 
@@ -155,6 +167,28 @@ def _quantize_prior(
     return _compared(before, after)
 
 
+def _quantize_pixels(
+    run: RunFolder, recipe: Recipe, index: int, parts: TrainingData, progress: Progress
+) -> dict[str, Any]:
+    spec, q = recipe.sample_prior[index], recipe.quantize
+    net = build_pixel_prior(spec, parts.setup)
+    run.load_phase(f"prior{index}", net)
+    schedule = Schedule(
+        steps=q.prior_steps,
+        learning_rate=q.learning_rate,
+        validate_every=max(q.prior_steps // 6, 1),
+    )
+    name = _final_prior(recipe, index)
+    phase = PixelPriorPhase(name, net, spec, schedule, parts.train, parts.validation)
+    with torch.no_grad():
+        before = phase.validate()
+    if not run.done(name):
+        quantize_pixel_prior(phase)
+    run_phase(phase, run, seed=recipe.seed + 2, progress=progress)
+    with torch.no_grad():
+        return _compared(before, phase.validate())
+
+
 def _held_loops(
     net: SamplePriorNet, parts: TrainingData, spec: SamplePriorRecipe, code: WindowCode | None
 ) -> Loops:
@@ -176,9 +210,9 @@ def load_quantized(run: RunFolder) -> QuantizedModel:
     if code is not None:
         run.load_phase("transform-q", code)
         code.eval()
-    priors = []
+    priors: list[SamplePriorNet | PixelPriorNet] = []
     for i, spec in enumerate(recipe.sample_prior):
-        net = build_sample_prior(spec, setup)
+        net = build_prior(spec, setup)
         run.load_phase(_final_prior(recipe, i), net)
         net.eval()
         priors.append(net)

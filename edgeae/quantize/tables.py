@@ -12,12 +12,14 @@ import numpy.typing as npt
 import torch
 
 from edgeae.bitstream.cdf import SHAPE_POINTS, logistic_shape
+from edgeae.models.cells import cell_tables
 from edgeae.models.sample_prior import SamplePriorNet
 from edgeae.quantize.loops import closed_loop
+from edgeae.runtime.cell_prior import N_CELLS, REACH, cells_of
 from edgeae.train.phases import BASE_STEP, Signal, WindowCode
 from edgeae.train.recipe import SamplePriorRecipe
 
-__all__ = ["count_latent_shape", "count_sample_shape", "shape_from_bins"]
+__all__ = ["count_latent_cells", "count_latent_shape", "count_sample_shape", "shape_from_bins"]
 
 Shape = npt.NDArray[np.uint16]
 Floats = npt.NDArray[np.float64]
@@ -26,6 +28,7 @@ PER_UNIT = 16
 SPAN = 12
 PRIOR_WEIGHT = 400.0  # observations' worth of the logistic mixed in
 ITEMS = 1 << 16
+CELL_TURNS, CELL_BATCH = 120, 128
 
 
 def shape_from_bins(low: Floats, high: Floats, *, rounds: int = 6) -> Shape:
@@ -103,6 +106,26 @@ def count_latent_shape(code: WindowCode, signal: Signal) -> Shape:
             high.append(((symbols - mean + 0.5) / scale).flatten().double().numpy())
     a, b = np.concatenate(low), np.concatenate(high)
     return _shorter(shape_from_bins(a, b), a, b)
+
+
+def count_latent_cells(
+    code: WindowCode, signal: Signal, step_range: tuple[int, int]
+) -> npt.NDArray[np.uint16]:
+    """Tables of the latent prior's cells, counted at quantizer steps all over the range."""
+    generator = torch.Generator().manual_seed(3)
+    counts = np.zeros((N_CELLS, 2 * REACH + 3), np.int64)
+    low, high = step_range
+    with torch.no_grad():
+        for turn in range(CELL_TURNS):
+            x = signal.crops(CELL_BATCH, 64 * code.analysis.spec.stride, generator)
+            step = torch.full((len(x),), round(low * (high / low) ** (turn / (CELL_TURNS - 1))))
+            scaled = code.analysis(x).flatten(2) * (BASE_STEP / step).view(-1, 1, 1)
+            symbols = torch.round(scaled)
+            mean, index = code.prior.indices(symbols, step.float())
+            cell, centre, turned = cells_of(*(a.round().long().numpy() for a in (mean, index)))
+            k = (symbols.long().numpy() - centre) * turned
+            np.add.at(counts, (cell, np.clip(k, -REACH - 1, REACH + 1) + REACH + 1), 1)
+    return cell_tables(counts)
 
 
 def count_sample_shape(

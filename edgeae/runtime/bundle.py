@@ -28,10 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeae.errors import ModelError
+from edgeae.runtime.any_prior import AnyPrior, unpack_prior
 from edgeae.runtime.bundle_files import MANIFEST, pack_arrays, read_arrays, read_files, write_files
 from edgeae.runtime.denoise_spec import DenoiseSpec
 from edgeae.runtime.engines import Net, check_engine, open_net
-from edgeae.runtime.latent_prior import LatentPrior
+from edgeae.runtime.latent_prior import AnyLatentPrior, unpack_latent_prior
 from edgeae.runtime.manifest import (
     BUNDLE_FORMAT,
     BUNDLE_VERSION,
@@ -45,7 +46,6 @@ from edgeae.runtime.manifest import (
     fingerprint_of,
     manifest_digest,
 )
-from edgeae.runtime.sample_prior import SamplePrior
 
 __all__ = ["Bundle", "load", "pack_coder", "read_arrays", "seal", "write_bundle"]
 
@@ -87,7 +87,7 @@ class Bundle:
         self.engine = check_engine(engine)
         self.threads = threads
         self._nets: dict[str, Net] = {}
-        self._priors: tuple[LatentPrior | None, tuple[SamplePrior, ...]] | None = None
+        self._priors: tuple[AnyLatentPrior | None, tuple[AnyPrior, ...]] | None = None
         self._differences: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
@@ -206,12 +206,12 @@ class Bundle:
         return self.codec.net
 
     @property
-    def latent_prior(self) -> LatentPrior | None:
+    def latent_prior(self) -> AnyLatentPrior | None:
         """The prior of the window code's symbols."""
         return self._load_priors()[0]
 
     @property
-    def sample_priors(self) -> tuple[SamplePrior, ...]:
+    def sample_priors(self) -> tuple[AnyPrior, ...]:
         """The sample priors, in the manifest's order."""
         return self._load_priors()[1]
 
@@ -271,7 +271,7 @@ class Bundle:
             )
         return self._nets[name]
 
-    def _load_priors(self) -> tuple[LatentPrior | None, tuple[SamplePrior, ...]]:
+    def _load_priors(self) -> tuple[AnyLatentPrior | None, tuple[AnyPrior, ...]]:
         if self._priors is None:
             codec = self.codec
             arrays = read_arrays(self.files["coder.npz"], "coder.npz")
@@ -361,7 +361,7 @@ def write_bundle(
 
 
 def pack_coder(
-    latent_prior: LatentPrior | None, sample_priors: list[SamplePrior] | tuple[SamplePrior, ...]
+    latent_prior: AnyLatentPrior | None, sample_priors: list[AnyPrior] | tuple[AnyPrior, ...]
 ) -> bytes:
     """The bytes of coder.npz."""
     arrays: dict[str, NDArray[Any]] = {}
@@ -374,7 +374,7 @@ def pack_coder(
 
 def _unpack_coder(
     arrays: Mapping[str, NDArray[Any]], codec: CodecSpec, signal: SignalSpec
-) -> tuple[LatentPrior | None, tuple[SamplePrior, ...]]:
+) -> tuple[AnyLatentPrior | None, tuple[AnyPrior, ...]]:
     """The priors of coder.npz, checked against the manifest."""
     parts: dict[str, dict[str, NDArray[Any]]] = {}
     for key, value in arrays.items():
@@ -389,7 +389,7 @@ def _unpack_coder(
         )
     latent = None
     if codec.net is not None:
-        latent = LatentPrior.from_arrays(parts["latent"])
+        latent = unpack_latent_prior(parts["latent"])
         if latent.n_channels != codec.net.latent_channels:
             raise ModelError(
                 f"coder.npz: the latent prior has {latent.n_channels} channels, "
@@ -397,7 +397,7 @@ def _unpack_coder(
             )
     priors = []
     for number, spec in enumerate(codec.sample_priors):
-        prior = SamplePrior.from_arrays(parts[f"sample{number}"])
+        prior = unpack_prior(parts[f"sample{number}"])
         if prior.n_channels != signal.channels or prior.has_code != spec.has_code:
             raise ModelError(f"coder.npz: sample prior {number} does not fit the manifest")
         priors.append(prior)

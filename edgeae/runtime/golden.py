@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeae.errors import EdgeAEError, ModelError
+from edgeae.runtime.any_prior import decode_samples, encode_samples
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.bundle_files import pack_arrays, read_arrays
 from edgeae.runtime.latent_prior import decode_latents, encode_latents, step_condition
 from edgeae.runtime.native_net import clones
-from edgeae.runtime.sample_prior import decode_samples, encode_samples
 from edgeae.runtime.transform import analyse, symbolize, synthesise
 
 __all__ = ["cache_folder", "cached_self_test", "make_golden", "self_test"]

@@ -16,11 +16,20 @@ import numpy.typing as npt
 
 from edgeae.errors import CorruptError, ModelError, SignalError
 from edgeae.runtime.causal import CausalNet
+from edgeae.runtime.cell_prior import CellPrior
 from edgeae.runtime.prior_arrays import get_array, pack_net, unpack_net
 from edgeae.runtime.prior_coding import decode_frames, encode_frames
 from edgeae.runtime.prior_rules import PriorRules, step_condition
 
-__all__ = ["SYMBOL_PEAK", "LatentPrior", "decode_latents", "encode_latents", "step_condition"]
+__all__ = [
+    "SYMBOL_PEAK",
+    "AnyLatentPrior",
+    "LatentPrior",
+    "decode_latents",
+    "encode_latents",
+    "step_condition",
+    "unpack_latent_prior",
+]
 
 SYMBOL_PEAK = 127
 """Symbols are clipped to ± this where a net reads them."""
@@ -103,7 +112,21 @@ class LatentPrior:
         return cls(shape=shape, net=unpack_net(arrays))
 
 
-def encode_latents(prior: LatentPrior, y: Sequence[IntArray], cond: int = 0) -> list[bytes]:
+AnyLatentPrior = LatentPrior | CellPrior
+"""What codes a bundle's latents: with tables of one family, or with counted ones."""
+
+
+def unpack_latent_prior(arrays: Mapping[str, npt.NDArray[Any]]) -> AnyLatentPrior:
+    """Rebuild a prior of either kind from its ``to_arrays``.
+
+    Raises:
+        ModelError: an array is missing or does not fit the others.
+    """
+    kind = CellPrior if "cells.freq" in arrays else LatentPrior
+    return kind.from_arrays(arrays)
+
+
+def encode_latents(prior: AnyLatentPrior, y: Sequence[IntArray], cond: int = 0) -> list[bytes]:
     """Code frames of symbols.
 
     Args:
@@ -121,12 +144,17 @@ def encode_latents(prior: LatentPrior, y: Sequence[IntArray], cond: int = 0) -> 
     for frame in y:
         if frame.size and max(int(frame.max()), -int(frame.min())) > _LARGEST_SYMBOL:
             raise SignalError(f"a symbol lies outside ±{_LARGEST_SYMBOL}")
+    if isinstance(prior, CellPrior):
+        return prior.encode(y, cond)
     coded = encode_frames(prior.rules, y, 1, (cond,) * prior.rules.n_cond)
     return [item[0] for item in coded if item is not None]
 
 
 def decode_latents(
-    prior: LatentPrior, payloads: Sequence[bytes], shapes: Sequence[tuple[int, int]], cond: int = 0
+    prior: AnyLatentPrior,
+    payloads: Sequence[bytes],
+    shapes: Sequence[tuple[int, int]],
+    cond: int = 0,
 ) -> list[IntArray]:
     """Read frames that `encode_latents` wrote.
 
@@ -142,7 +170,10 @@ def decode_latents(
     Raises:
         CorruptError: a payload is damaged.
     """
-    frames = decode_frames(prior.rules, payloads, shapes, 1, (cond,) * prior.rules.n_cond)
+    if isinstance(prior, CellPrior):
+        frames = prior.decode(payloads, shapes, cond)
+    else:
+        frames = decode_frames(prior.rules, payloads, shapes, 1, (cond,) * prior.rules.n_cond)
     for i, frame in enumerate(frames):
         if frame.size and max(int(frame.max()), -int(frame.min())) > _LARGEST_SYMBOL:
             raise CorruptError(f"payload {i} of {len(frames)}: a symbol is out of range")

@@ -36,9 +36,9 @@ from edgeae.bitstream.plain import (
 from edgeae.bitstream.varint import pack_varint
 from edgeae.errors import ModelError
 from edgeae.native import core
+from edgeae.runtime.any_prior import encode_samples
 from edgeae.runtime.latent_prior import encode_latents, step_condition
 from edgeae.runtime.manifest import NetSpec
-from edgeae.runtime.sample_prior import encode_samples
 from edgeae.runtime.transform import analyse, symbolize, synthesise
 from edgeae.signal.ulps import ulps_beside
 from edgeae.tasks.checks import all_differ, bridged, looks_easy, samples_within

@@ -11,8 +11,8 @@ from edgeae.bitstream.header import MAX_STEP
 from edgeae.bitstream.plain import decode_constant, decode_raw, split_ulps, unpack_exceptions
 from edgeae.bitstream.varint import unpack_varint
 from edgeae.errors import CorruptError, TruncatedError
+from edgeae.runtime.any_prior import AnyPrior, decode_samples
 from edgeae.runtime.latent_prior import decode_latents, step_condition
-from edgeae.runtime.sample_prior import SamplePrior, decode_samples
 from edgeae.runtime.transform import n_steps, synthesise
 from edgeae.signal.ulps import move_ulps
 from edgeae.tasks.setup import FrameSetup, Indices, Samples
@@ -156,7 +156,7 @@ def _grouped(frames: Sequence[Frame]) -> dict[tuple[Mode, int], list[int]]:
     return groups
 
 
-def _pick(priors: list[SamplePrior], variant: int) -> SamplePrior:
+def _pick(priors: list[AnyPrior], variant: int) -> AnyPrior:
     if variant >= len(priors):
         raise CorruptError(
             f"a frame was coded with sample prior {variant}, "

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from edgeae.bitstream.header import StreamHeader
 from edgeae.errors import ModelError, WrongModelError
+from edgeae.runtime.any_prior import AnyPrior
 from edgeae.runtime.bundle import Bundle
-from edgeae.runtime.sample_prior import SamplePrior
 from edgeae.signal.lattice import Lattice
 
 __all__ = ["FrameSetup", "Indices", "Samples"]
@@ -55,7 +55,7 @@ class FrameSetup:
         self.priors = self._matching_priors(False)
         self.code_priors = self._matching_priors(True)
 
-    def _matching_priors(self, has_code: bool) -> list[SamplePrior]:
+    def _matching_priors(self, has_code: bool) -> list[AnyPrior]:
         """The sample priors that serve the stream's steps; a frame's variant counts them."""
         if self.bundle is None:
             return []

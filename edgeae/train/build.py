@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 from edgeae.errors import ConfigError
 from edgeae.models.latent_prior import LatentPriorNet
+from edgeae.models.pixel_prior import PixelPriorNet, PixelPriorSpec
 from edgeae.models.sample_prior import SamplePriorNet, SamplePriorSpec
 from edgeae.models.transforms import AnalysisNet, SynthesisNet, TransformSpec
+from edgeae.runtime.pixel_rules import MAX_LEVELS, PixelRaster
 from edgeae.train.phases import WindowCode
 from edgeae.train.recipe import MAX_OFFSET, MAX_PRIOR_WIDTH, Recipe, SamplePriorRecipe
 from edgeae.train.setup import Setup
 
-__all__ = ["build_sample_prior", "build_window_code", "image_offsets", "transform_spec"]
+__all__ = [
+    "build_pixel_prior",
+    "build_prior",
+    "build_sample_prior",
+    "build_window_code",
+    "image_offsets",
+    "transform_spec",
+]
 
 
 MIN_OUT_BITS = 8
+WHOLE_LATENTS = 64  # of an image's code of so few steps, a prior with cells sees all
 MAX_CENTER = 1 << 23  # the largest |index| that the analysis net is fed
 
 
@@ -69,13 +81,67 @@ def build_window_code(recipe: Recipe, setup: Setup) -> WindowCode | None:
     prior = recipe.latent_prior
     offsets = prior.offsets
     if spec.dims == 2:
-        columns = setup.shape[1] // spec.stride
-        offsets = image_offsets(columns, 1)
+        rows, columns = (side // spec.stride for side in setup.shape)
+        whole = prior.kind == "cells" and rows * columns <= WHOLE_LATENTS
+        offsets = tuple(range(1, rows * columns)) if whole else image_offsets(columns, 1)
     return WindowCode(
         AnalysisNet(spec),
         SynthesisNet(spec),
-        LatentPriorNet(spec.latent, width=prior.width, offsets=offsets, depth=prior.depth),
+        LatentPriorNet(
+            spec.latent,
+            width=prior.width,
+            offsets=offsets or (1,),
+            depth=prior.depth,
+            has_cells=prior.kind == "cells",
+        ),
     )
+
+
+def build_pixel_prior(recipe: SamplePriorRecipe, setup: Setup) -> PixelPriorNet:
+    """One pixel prior.
+
+    Raises:
+        ConfigError: the data are no images, have too many levels or are too large.
+    """
+    low, high = min(setup.low), max(setup.high)
+    if setup.kind != "image" or not 1 <= high - low < MAX_LEVELS:
+        raise ConfigError(
+            f"sample_prior.kind 'pixel' is for images of 2 to {MAX_LEVELS} levels; the data are "
+            f"{'images' if setup.kind == 'image' else 'series'} of {high - low + 1}: take 'level'"
+        )
+    height, width = setup.shape
+    radii = (image_radius(recipe.taps), *recipe.dilations)
+    margin = max(radii)
+    raster = PixelRaster(height=height, width=width, channels=setup.channels, margin=margin)
+    deepest = raster.offsets(margin)[-1]
+    if margin > width // 2 or deepest > MAX_OFFSET or recipe.width > MAX_PRIOR_WIDTH:
+        raise ConfigError(
+            f"a pixel prior for images {width} pixels wide with {setup.channels} channels cannot "
+            f"look {margin} pixels around: it reaches {deepest} levels back, at most {MAX_OFFSET} "
+            "are possible, and at most half a row: lower sample_prior.taps and .dilations"
+        )
+    return PixelPriorNet(
+        PixelPriorSpec(
+            raster=raster,
+            low=low,
+            levels=high - low + 1,
+            ground=setup.ground - low,
+            hidden=recipe.width,
+            radii=radii,
+            bits=recipe.bits,
+        )
+    )
+
+
+def build_prior(recipe: SamplePriorRecipe, setup: Setup) -> SamplePriorNet | PixelPriorNet:
+    """One sample prior of any kind; raises what the two below raise."""
+    build = build_pixel_prior if recipe.kind == "pixel" else build_sample_prior
+    return build(recipe, setup)
+
+
+def image_radius(taps: int) -> int:
+    """Radius of the causal neighbourhood that has about so many pixels."""
+    return max(1, round(math.sqrt(taps / 2)))
 
 
 def build_sample_prior(recipe: SamplePriorRecipe, setup: Setup) -> SamplePriorNet:
@@ -91,7 +157,7 @@ def build_sample_prior(recipe: SamplePriorRecipe, setup: Setup) -> SamplePriorNe
             f"at most {MAX_PRIOR_WIDTH} are possible: leave [[sample_prior]] out"
         )
     if setup.kind == "image":
-        taps = image_offsets(setup.shape[1], max(1, round((recipe.taps / 2) ** 0.5)))
+        taps = image_offsets(setup.shape[1], image_radius(recipe.taps))
         later: tuple[tuple[int, ...], ...] = tuple((0,) for _ in recipe.dilations)
     else:
         taps = tuple(range(1, recipe.taps + 1))

@@ -37,7 +37,6 @@ __all__ = [
 
 BASE_STEP = 16.0
 MEASURED_ITEMS, MEASURED_IMAGES = 1 << 16, 1 << 10
-SETTLED_SHARE = 0.6  # share of a batch at the base step
 ODD_SHARE = 0.1  # share of augmented crops upside down; as many run backwards
 
 
@@ -163,7 +162,7 @@ class TransformPhase:
         u = torch.rand(batch, generator=generator)
         ratio = torch.tensor(high / low)
         drawn = torch.round(low * torch.exp(u * torch.log(ratio)))
-        stay = torch.rand(batch, generator=generator) < SETTLED_SHARE
+        stay = torch.rand(batch, generator=generator) < self.recipe.focus
         return torch.where(stay, torch.full_like(drawn, BASE_STEP), drawn)
 
     def _augmented(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -198,7 +197,10 @@ class TransformPhase:
         bits, out = self.module(x, step, noise=noise)
         error = self._distorted(x, out)
         weight = r.distortion_weight * (BASE_STEP / step) ** 2
-        loss: Tensor = (bits + weight * error).mean()
+        loss: Tensor = bits + weight * error
+        if r.focus < 0.5:
+            loss = loss * torch.rsqrt(loss.detach().clamp_min(1e-6))
+        loss = loss.mean()
         return loss, {"bits": float(bits.detach().mean()), "mse": float(error.detach().mean())}
 
     def validate(self) -> dict[str, float]:
@@ -225,8 +227,7 @@ def quantize_window_code(module: WindowCode, train: Signal, recipe: TrainRecipe)
             module(x, low)
     module.analysis.connect()
     module.synthesis.connect()
-    if module.prior.width:
-        module.prior.net.connect()
+    module.prior.connect()
     set_quantized(module, True)
 
 

@@ -119,7 +119,11 @@ class LatentPriorRecipe:
         width: channels of the causal net; 0: one static table per latent channel.
         offsets: steps back that it sees (images: raster order, rows are added by the trainer).
         depth: hidden layers.
+        kind: ``shape`` (tables of one family) or ``cells`` (a counted table for each mean and
+            scale, which also knows symbols that are all but sure: for images).
     """
+
+    kind: str = "shape"
 
     width: int = 32
     offsets: tuple[int, ...] = (1, 2, 3, 4)
@@ -134,8 +138,10 @@ class SamplePriorRecipe:
         steps: quantizer steps (2 * E + 1, index units) it is trained for.
         width: channels of the hidden layers.
         taps: samples back that the first layer and the linear taps see.
-        dilations: per further hidden layer, the distance between its two taps (0: one tap).
-        kind: ``delta`` (signals) or ``level`` (images).
+        dilations: per further hidden layer, the distance between its two taps (0: one tap); of a
+            pixel prior, how many pixels it looks around.
+        kind: ``delta`` (signals), ``level`` (images) or ``pixel`` (images of up to 256 levels,
+            each level's likelihood by itself).
         code: it also sees the synthesis net's output.
         lookahead: samples of that output it sees ahead.
         bits: bits of hidden activations.
@@ -144,6 +150,7 @@ class SamplePriorRecipe:
         crop: items per crop.
         learning_rate: peak learning rate.
         augment: octaves of random gain of a crop.
+        adaptive: let each frame correct the net, where that saves bytes on the validation part.
     """
 
     steps: tuple[int, ...] = (1, 3, 11, 21, 41)
@@ -159,6 +166,7 @@ class SamplePriorRecipe:
     crop: int = 1024
     learning_rate: float = 3e-3
     augment: float = 0.0
+    adaptive: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +184,8 @@ class TrainRecipe:
         validate_every: optimizer steps between validations.
         patience: validations without progress before stopping early.
         augment: octaves of random gain, and standard deviations of random offset, of a crop.
+        optimizer: ``adam``, or ``muon`` for convolutions, of which a running mean is kept.
+        focus: share of a batch at step 16; below a half, all steps weigh alike in the loss.
     """
 
     steps: int = 6000
@@ -188,6 +198,8 @@ class TrainRecipe:
     validate_every: int = 250
     patience: int = 12
     augment: float = 0.0
+    optimizer: str = "adam"
+    focus: float = 0.6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,17 +311,30 @@ class Recipe:
             k < s for k, s in zip(m.kernels, m.strides, strict=True)
         ):
             raise ConfigError("model.kernels must not be smaller than model.strides")
+        if self.train.optimizer not in ("adam", "muon"):
+            raise ConfigError(f"train.optimizer is {self.train.optimizer!r}, expected adam or muon")
         if not 6 <= m.bits <= 12:
             raise ConfigError(f"model.bits is {m.bits}, expected 6 to 12")
         self._check_ranges()
+        if self.latent_prior.kind not in ("shape", "cells") or (
+            self.latent_prior.kind == "cells" and not self.latent_prior.width
+        ):
+            raise ConfigError(
+                f"latent_prior.kind is {self.latent_prior.kind!r}, expected shape or cells; "
+                "cells need a width"
+            )
         for prior in self.sample_prior:
             if any(s < 1 or s % 2 == 0 for s in prior.steps) or not prior.steps:
                 raise ConfigError(
                     f"sample_prior.steps are {list(prior.steps)}; a quantizer step is 2 * E + 1: "
                     "an odd integer"
                 )
-            if prior.kind not in ("delta", "level"):
-                raise ConfigError(f"sample_prior.kind is {prior.kind!r}, expected delta or level")
+            if prior.kind not in ("delta", "level", "pixel"):
+                raise ConfigError(
+                    f"sample_prior.kind is {prior.kind!r}, expected delta, level or pixel"
+                )
+            if prior.kind == "pixel" and prior.code:
+                raise ConfigError("a sample_prior of kind 'pixel' reads no code: leave code out")
             if prior.code and m.family in ("none", "tutorial"):
                 raise ConfigError(f"sample_prior.code needs a dyadic model, not {m.family!r}")
         if m.family == "none" and not self.sample_prior:
@@ -341,6 +366,7 @@ class Recipe:
             ("train.crop", [t.crop], self.stride if m.family != "conv2d" else 1, math.inf),
             ("train.learning_rate", [t.learning_rate], TINY, math.inf),
             ("train.hard_after", [t.hard_after], 0, 1),
+            ("train.focus", [t.focus], 0, 1),
             ("train.step_range", t.step_range, 1, MAX_STEP),
             ("train.validate_every", [t.validate_every], 1, math.inf),
             ("train.patience", [t.patience], 1, math.inf),

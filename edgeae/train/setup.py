@@ -44,6 +44,7 @@ class Setup:
         exponent: the nets see those times ``2**-exponent``.
         feature_shift: per channel right shift that fits a difference into 12 bits.
         feature_exponent: the sample prior sees those times ``2**-feature_exponent``.
+        ground: of images, the commonest index of all channels.
         names: channel names.
         unit: unit of the samples, where known.
         hashes: SHA-256 of the data's files.
@@ -63,6 +64,7 @@ class Setup:
     exponent: int
     feature_shift: tuple[int, ...]
     feature_exponent: int
+    ground: int = 0
     names: tuple[str, ...] = ()
     unit: str = ""
     hashes: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -169,10 +171,16 @@ def study(data: Dataset) -> Setup:
         exponent=exponent(scaled),
         feature_shift=tuple(feature_shift),
         feature_exponent=exponent(feature_std),
+        ground=_commonest(index) if is_image else 0,
         names=tuple(data.meta.get("names", ())),
         unit=str(data.meta.get("unit", "")),
         hashes=dict(data.sha256),
     )
+
+
+def _commonest(index: npt.NDArray[np.int32]) -> int:
+    values, counts = np.unique(index, return_counts=True)
+    return int(values[counts.argmax()])
 
 
 def signal_of(data: Dataset, setup: Setup) -> Signal:

@@ -16,9 +16,10 @@ from collections.abc import Mapping
 import torch
 
 from edgeae.errors import ConfigError
-from edgeae.train.build import build_sample_prior, build_window_code
+from edgeae.train.build import build_pixel_prior, build_sample_prior, build_window_code
 from edgeae.train.datasets import Dataset, load_dataset
 from edgeae.train.phases import SamplePriorPhase, Signal, TransformPhase, WindowCode
+from edgeae.train.pixels import PixelPriorPhase
 from edgeae.train.recipe import Recipe
 from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
 from edgeae.train.setup import Setup, signal_of, study
@@ -130,11 +131,20 @@ def train(
     code = _train_window_code(run, recipe, parts, progress)
     for i, prior in enumerate(recipe.sample_prior):
         torch.manual_seed(recipe.seed)
+        schedule = Schedule(steps=prior.train_steps, learning_rate=prior.learning_rate)
+        if prior.kind == "pixel":
+            net = build_pixel_prior(prior, parts.setup)
+            schedule = dataclasses.replace(schedule, muon=True, average=0.995)
+            pixels = PixelPriorPhase(
+                f"prior{i}", net, prior, schedule, parts.train, parts.validation
+            )
+            run_phase(pixels, run, seed=recipe.seed, progress=progress)
+            continue
         phase = SamplePriorPhase(
             f"prior{i}",
             build_sample_prior(prior, parts.setup),
             prior,
-            Schedule(steps=prior.train_steps, learning_rate=prior.learning_rate),
+            schedule,
             _long_enough(parts.train, prior.crop),
             parts.validation,
             code=code if prior.code else None,
@@ -157,6 +167,8 @@ def _train_window_code(
         validate_every=r.validate_every,
         patience=r.patience,
         settle=r.hard_after,
+        muon=r.optimizer == "muon",
+        average=0.995 if r.optimizer == "muon" else 0.0,
     )
     signal = _long_enough(parts.train, r.crop)
     phase = TransformPhase("transform", code, r, schedule, signal, parts.validation)
