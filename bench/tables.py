@@ -15,6 +15,7 @@ from pathlib import Path
 
 from denoise_tables import DENOISE_TABLES
 from page import BLOCK, RESULTS, ROOT, find, markdown, number, read
+from rd_tables import RD_TABLES
 from runtime_tables import RUNTIME_TABLES
 
 PAGES = (ROOT / "README.md", ROOT / "bench" / "README.md")
@@ -151,6 +152,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "laws": laws_table,
     "system": system_line,
     **DENOISE_TABLES,
+    **RD_TABLES,
     **RUNTIME_TABLES,
 }
 
