@@ -63,16 +63,16 @@ def random_prior(seed: int, **fixed: Any) -> SamplePrior:
 
 
 def random_rules(rng: np.random.Generator) -> AdaptiveRules:
-    weights = rng.integers(64, 9000, N_PARTS)
-    weights[1] = (1 << 16) - np.delete(weights, 1).sum()
     n = int(rng.integers(1, 4))
+    weights = rng.integers(64, 9000, (n, N_PARTS))
+    weights[:, 1] = (1 << 16) - np.delete(weights, 1, axis=1).sum(axis=1)
     return AdaptiveRules(
         taps=int(rng.integers(0, 12)),
         cross=int(rng.integers(0, 4)),
         forget=float(rng.choice([0.5, 0.99, 0.999, 1.0])),
         steps=tuple(int(v) for v in np.cumsum(rng.integers(1, 30, n))),
         gains=tuple(float(v) for v in rng.choice([0.0, 0.001, 0.01, 1.0], n)),
-        weights=tuple(weights.tolist()),
+        weights=tuple(map(tuple, weights.tolist())),
     )
 
 

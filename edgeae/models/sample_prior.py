@@ -48,20 +48,29 @@ def logistic_bits(low: Tensor, high: Tensor, scale: Tensor) -> Tensor:
     return -torch.log2(mass * (1 - 64 * FLOOR) + FLOOR)
 
 
-_PARTS = ((-4, 0.2), (0, 0.5), (4, 0.2), (16, 0.1))
+_PARTS = (-4, 0, 4, 16)
 """Of the runtime's mixture, see `edgeae.runtime.adaptive`, the parts that every frame begins with:
-sixths of an octave from the net's scale, and their weights."""
+sixths of an octave from the net's scale."""
+_SHARES = (0.2, 0.5, 0.2, 0.1)
+_OCTAVES = 24  # of quantizer steps
 
 
-def mixture_bits(low: Tensor, high: Tensor, scale: Tensor) -> Tensor:
-    """Bits for a bin ``[low, high]``, relative to the mean, under logistics of four scales."""
+def mixture_bits(low: Tensor, high: Tensor, scale: Tensor, share: Tensor) -> Tensor:
+    """Bits for a bin ``[low, high]``, relative to the mean, under logistics of four scales.
+
+    Args:
+        low: lower end [B, C, T].
+        high: upper end.
+        scale: the net's scale.
+        share: of the four, [B, 1 or C, 1, 4].
+    """
     flip = torch.where(low + high > 0, -1.0, 1.0)
     a, b = low * flip, high * flip
     a, b = torch.minimum(a, b), torch.maximum(a, b)
     mass = torch.zeros(())
-    for step, weight in _PARTS:
+    for i, step in enumerate(_PARTS):
         s = scale * 2.0 ** (step / SCALE_STEPS)
-        mass = mass + weight * (torch.sigmoid(b / s) - torch.sigmoid(a / s)).clamp_min(0)
+        mass = mass + share[..., i] * (torch.sigmoid(b / s) - torch.sigmoid(a / s)).clamp_min(0)
     return -torch.log2(mass * (1 - 64 * FLOOR) + FLOOR)
 
 
@@ -125,6 +134,8 @@ class SamplePriorNet(nn.Module):
         )
         with torch.no_grad():
             self.net.head.bias[c:] = SCALE_OFFSET / 8
+        # in training alone: at run time the weights follow the frame
+        self.share = nn.Parameter(torch.log(torch.tensor([_SHARES] * _OCTAVES)))
         shifts = torch.tensor([2.0**p for p in spec.feature_shift])
         self.register_buffer("unit", shifts.view(1, -1, 1))
         self.register_buffer("center", torch.tensor([float(v) for v in spec.center]).view(1, -1, 1))
@@ -187,11 +198,16 @@ class SamplePriorNet(nn.Module):
         mean, scale = self(r, step, code)
         width = _per_channel(step).to(x.dtype)
         around = x - mean
-        soft = mixture_bits(around - width / 2, around + width / 2, scale)
+        octave = torch.round(torch.log2(width)).long().clamp(0, _OCTAVES - 1)
+        share = torch.softmax(self.share[octave], -1)
+
+        def bits(at: Tensor, scale: Tensor) -> Tensor:
+            return mixture_bits(at - width / 2, at + width / 2, scale, share)
+
+        soft = bits(around, scale)
         center = torch.floor(mean.detach() + 0.5)
         k = torch.sign(x - center) * torch.floor(((x - center).abs() + (width - 1) / 2) / width)
-        at = center + k * width - mean.detach()
-        hard = mixture_bits(at - width / 2, at + width / 2, scale)
-        soft_mean = mixture_bits(around - width / 2, around + width / 2, scale.detach())
+        hard = bits(center + k * width - mean.detach(), scale)
+        soft_mean = bits(around, scale.detach())
         # value: the hard cost; gradients: the hard cost for the scale, the soft one for the mean
         return torch.where(width > 1, hard + (soft_mean - soft_mean.detach()), soft)

@@ -100,22 +100,25 @@ static int32_t padded_inputs(const eae_adaptive *a, int32_t channels)
 
 int eae_adaptive_fits(const eae_adaptive *a, int32_t channels)
 {
-    int64_t sum = 0;
-    int32_t c;
+    int32_t c, i;
     if (channels < 1 || channels > EAE_FILTER_CHANNELS || a->taps < 0 ||
         a->taps > EAE_FILTER_TAPS || a->cross < 0 || a->cross > EAE_FILTER_CROSS ||
         real_inputs(a, channels) > EAE_FILTER_INPUTS || !(a->forget >= 0.5 && a->forget <= 1.0))
         return 0;
     for (c = 0; c < channels; c++) {
+        const int32_t *weight = a->weight + c * EAE_PARTS;
+        int64_t sum = 0;
         if (!(a->gain[c] >= 0.0 && a->gain[c] <= TOP))
             return 0;
-    }
-    for (c = 0; c < EAE_PARTS; c++) {
-        if (a->weight[c] < 64 || a->weight[c] > 65536)
+        for (i = 0; i < EAE_PARTS; i++) {
+            if (weight[i] < 64 || weight[i] > 65536)
+                return 0;
+            sum += weight[i];
+        }
+        if (sum != 65536)
             return 0;
-        sum += a->weight[c];
     }
-    return sum == 65536;
+    return 1;
 }
 
 static size_t n_doubles(const eae_adaptive *a, int32_t channels)
@@ -162,7 +165,7 @@ void eae_filters_reset(eae_filters *f, const eae_adaptive *a, int32_t channels)
         reset_channel(f, a, channels, c);
         f->n_seen[c] = 0;
         for (i = 0; i < EAE_PARTS; i++)
-            f->part[c][i] = (uint32_t)a->weight[i];
+            f->part[c][i] = (uint32_t)a->weight[c * EAE_PARTS + i];
     }
 }
 
@@ -403,6 +406,7 @@ void eae_mixture_learn(const eae_mixture *m, eae_filters *f, const eae_adaptive 
 {
     uint64_t part[EAE_PARTS], sum = 0;
     uint32_t total = 0, *weight = f->part[c];
+    const int32_t *first = a->weight + c * EAE_PARTS;
     int i;
     for (i = 0; i < EAE_PARTS; i++) {
         part[i] = (uint64_t)weight[i] * (m->high[i] - m->low[i] + 1u);
@@ -410,7 +414,7 @@ void eae_mixture_learn(const eae_mixture *m, eae_filters *f, const eae_adaptive 
     }
     for (i = 0; i < EAE_PARTS; i++) {
         uint32_t share = (uint32_t)((part[i] << 16) / sum);
-        weight[i] = share - (share >> FORGET_BITS) + ((uint32_t)a->weight[i] >> FORGET_BITS);
+        weight[i] = share - (share >> FORGET_BITS) + ((uint32_t)first[i] >> FORGET_BITS);
         total += weight[i];
     }
     weight[1] += 65536u - total;

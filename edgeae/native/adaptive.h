@@ -31,7 +31,7 @@ typedef struct {
     int32_t cross; /* past errors of each other channel */
     double forget; /* of what was seen a step ago */
     const double *gain; /* per channel: how freely its filter moves at first; 0: it stands still */
-    const int32_t *weight; /* of the parts at first, of 65536 */
+    const int32_t *weight; /* per channel: of its parts at first, of 65536 */
 } eae_adaptive;
 
 typedef struct {

@@ -208,7 +208,7 @@ static int get_buffer(PyObject *object, Py_buffer *buffer)
 
 /* options: (words i32[] | None, statics i32[2 * channels] | None, shape u16[385], channels,
  * by_delta, center i32[channels], shift i32[channels], lookahead, cond i32[],
- * None | (taps, cross, forget, gain f64[channels], weight i32[parts])); delta i32[channels] */
+ * None | (taps, cross, forget, gain f64[channels], weight i32[channels * parts])); delta i32[channels] */
 static int parse_prior(prior_call *p, PyObject *options, PyObject *delta, PyObject *code)
 {
     PyObject *words, *statics, *shape, *center, *shift, *cond, *adaptive, *gain, *weight;
@@ -274,7 +274,8 @@ static int parse_prior(prior_call *p, PyObject *options, PyObject *delta, PyObje
                 &gain, &weight) ||
             !get_buffer(gain, &p->gain) || !get_buffer(weight, &p->weight) ||
             !has_items(&p->gain, sizeof(double), a->n_channels, "gain") ||
-            !has_items(&p->weight, sizeof(int32_t), EAE_PARTS, "weight"))
+            !has_items(
+                &p->weight, sizeof(int32_t), EAE_PARTS * (Py_ssize_t)a->n_channels, "weight"))
             return 0;
         p->adaptive.gain = p->gain.buf;
         p->adaptive.weight = p->weight.buf;

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +30,9 @@ FRAMES = 48
 GAINS = (0.0, 0.0003, 0.001, 0.003, 0.01)
 TAPS = 16
 TAPS_OF_MANY = 8  # where there are other channels to read
+MAX_FILTERED = 8  # channels whose filters the validation part may ask for: they take time
 COLOUR = 0.3  # how far another sensor's filter may go, per octave of the recipe's augment
+LOUD = 0.99  # share of the frames that count as known loudness
 LEAST_GAIN = 0.003  # a smaller saving does not pay for the time that adapting takes
 
 Ints = npt.NDArray[np.int32]
@@ -38,6 +41,7 @@ _SHARES = (  # of the parts: net x 2^(-2/3), 1, 2^(2/3), 2^(8/3); net's own mean
     (0.20, 0.50, 0.15, 0.02, 0.11, 0.01, 0.01),
     (0.10, 0.20, 0.10, 0.10, 0.10, 0.20, 0.20),
     (0.15, 0.70, 0.08, 0.01, 0.04, 0.01, 0.01),
+    (0.50, 0.30, 0.10, 0.02, 0.04, 0.02, 0.02),
 )
 
 
@@ -78,39 +82,63 @@ def fit_adaptive(
     def score(candidate: SamplePrior) -> float:
         return sum(float(np.log2(max(held.bits(candidate, s), 1e-3))) for s in steps) / len(steps)
 
-    still = AdaptiveRules(taps=0, weights=_weights(_SHARES[0]))
+    def rules_of(gains: Sequence[float], shares: Sequence[int]) -> AdaptiveRules:
+        return AdaptiveRules(
+            taps=(TAPS if channels == 1 else TAPS_OF_MANY) if any(gains) else 0,
+            steps=steps,
+            gains=tuple(gains),
+            weights=tuple(_weights(_SHARES[share]) for share in shares),
+        )
+
+    def each(candidates: Sequence[tuple[SamplePrior, Any]]) -> list[Any]:
+        """Per step, the choice whose prior codes best."""
+        found = []
+        for step in steps:
+            bits = [held.bits(prior, step) for prior, _ in candidates]
+            found.append(candidates[bits.index(min(bits))][1])
+        return found
+
+    still = [0.0] * len(steps)
+    begin = rules_of(still, [0] * len(steps))
     shapes = [replace(prior, shape=s) for s in (prior.shape, logistic_shape(), laplace_shape())]
-    best = min((replace(p, adaptive=still) for p in shapes), key=score)
-    taps = TAPS if channels == 1 else TAPS_OF_MANY
-    if channels <= 8:
-        best = _with_filter(best, held, steps, taps)
-    assert best.adaptive is not None
-    rules = best.adaptive
-    weighed = [replace(best, adaptive=replace(rules, weights=_weights(share))) for share in _SHARES]
-    best = min(weighed, key=score)
+    best = min((replace(p, adaptive=begin) for p in shapes), key=score)
+    shares = each(
+        [
+            (replace(best, adaptive=rules_of(still, [i] * len(steps))), i)
+            for i in range(len(_SHARES))
+        ]
+    )
+    best = replace(best, adaptive=rules_of(still, shares))
+    if recipe.adaptive_gains or channels <= MAX_FILTERED:
+        gains = recipe.adaptive_gains or each(
+            [(replace(best, adaptive=rules_of([g] * len(steps), shares)), g) for g in GAINS]
+        )
+        best = replace(best, adaptive=rules_of(gains, shares))
+    best = replace(best, adaptive=replace(_rules(best), levels=_levels(signal)))
+    if recipe.adaptive_gains:
+        return best
     return best if score(best) < score(prior) + float(np.log2(1 - LEAST_GAIN)) else prior
 
 
-def _with_filter(prior: SamplePrior, held: _Held, steps: Sequence[int], taps: int) -> SamplePrior:
-    """The prior with the gain that is best at each step; none where none helps."""
+def _rules(prior: SamplePrior) -> AdaptiveRules:
     assert prior.adaptive is not None
-    gains = []
-    for step in steps:
-        tried = {
-            gain: held.bits(
-                replace(
-                    prior,
-                    adaptive=replace(prior.adaptive, taps=taps, steps=(step,), gains=(gain,)),
-                ),
-                step,
-            )
-            for gain in GAINS
-        }
-        gains.append(min(tried, key=lambda gain: tried[gain]))
-    if not any(gains):
-        return prior
-    rules = replace(prior.adaptive, taps=taps, steps=tuple(steps), gains=tuple(gains))
-    return replace(prior, adaptive=rules)
+    return prior.adaptive
+
+
+def _levels(signal: Signal) -> tuple[int, ...]:
+    """Per channel, the mean change of the loudest frames: see `AdaptiveRules.levels`."""
+    if signal.is_image:
+        return ()
+    loudness = [
+        (piece[:, 1:] - piece[:, :-1]).abs().double().mean(1)
+        for segment in signal.segments
+        for piece in torch.split(segment, FRAME, -1)
+        if piece.shape[-1] > 1
+    ]
+    if not loudness:
+        return ()
+    top = torch.quantile(torch.stack(loudness), LOUD, dim=0)
+    return tuple(max(round(16 * float(v)), 1) for v in top)
 
 
 def _weights(shares: Sequence[float]) -> tuple[int, ...]:

@@ -75,7 +75,10 @@ class AdaptiveRules:
         steps: quantizer steps, ascending.
         gains: per step, how freely a filter moves when a frame starts, 0 to 1; 0: it stands still.
             Like ``forget`` a multiple of 2^-20: others are rounded.
-        weights: of the seven logistics when a frame starts, 64 or more each, 65536 in all.
+        weights: per step, of the seven logistics when a frame starts, 64 or more each, 65536 in
+            all.
+        levels: per channel, the mean change from sample to sample that the net has met at most, in
+            sixteenths of a grid step; empty where that is not known.
 
     Raises:
         ModelError: a value is out of its range.
@@ -86,7 +89,8 @@ class AdaptiveRules:
     forget: float = 0.999
     steps: tuple[int, ...] = (1,)
     gains: tuple[float, ...] = (0.003,)
-    weights: tuple[int, ...] = (9830, 22938, 9830, 3277, 6553, 6554, 6554)
+    weights: tuple[tuple[int, ...], ...] = ((9830, 22938, 9830, 3277, 6553, 6554, 6554),)
+    levels: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -95,23 +99,25 @@ class AdaptiveRules:
             ("forget", self.forget, 0.5, 1.0),
             *(("gain", gain, 0.0, _TOP) for gain in self.gains),
             *(("step", step, 1, 1 << 30) for step in self.steps),
+            *(("level", level, 1, 1 << 30) for level in self.levels),
         ):
             if not low <= value <= high:
                 raise ModelError(
                     f"an adaptive prior's {name} must be {low} to {high}, found {value}"
                 )
-        if len(self.weights) != N_PARTS or min(self.weights) < 64 or sum(self.weights) != 1 << 16:
-            raise ModelError(
-                f"an adaptive prior needs {N_PARTS} weights, 64 or more each and 65536 in all, "
-                f"found {list(self.weights)}"
-            )
+        for weights in self.weights:
+            if len(weights) != N_PARTS or min(weights) < 64 or sum(weights) != 1 << 16:
+                raise ModelError(
+                    f"an adaptive prior needs {N_PARTS} weights, 64 or more each and 65536 in "
+                    f"all, found {list(weights)}"
+                )
         units = 1 << _FRACTION
         object.__setattr__(self, "forget", round(self.forget * units) / units)
         object.__setattr__(self, "gains", tuple(round(g * units) / units for g in self.gains))
-        if not self.steps or len(self.steps) != len(self.gains):
+        if not self.steps or {len(self.gains), len(self.weights)} != {len(self.steps)}:
             raise ModelError(
-                f"an adaptive prior needs a gain per step, found {len(self.gains)} gains "
-                f"and {len(self.steps)} steps"
+                f"an adaptive prior needs a gain and weights per step, found {len(self.gains)} "
+                f"gains, {len(self.weights)} times weights and {len(self.steps)} steps"
             )
         if any(a >= b for a, b in zip(self.steps, self.steps[1:], strict=False)):
             raise ModelError(f"an adaptive prior's steps must ascend, found {list(self.steps)}")
@@ -121,7 +127,8 @@ class AdaptiveRules:
         units = 1 << _FRACTION
         return {
             "adaptive": np.array([self.taps, self.cross, round(self.forget * units)], np.int32),
-            "adaptive_weights": np.array(self.weights, np.int32),
+            "adaptive_weights": np.array(self.weights, np.int32).reshape(-1),
+            "adaptive_levels": np.array(self.levels, np.int32),
             "adaptive_steps": np.array(self.steps, np.int32),
             "adaptive_gains": np.array([round(g * units) for g in self.gains], np.int32),
         }
@@ -136,13 +143,15 @@ class AdaptiveRules:
         if "adaptive" not in arrays:
             return None
         whole = whole_numbers(arrays, "adaptive")
-        if len(whole) != 3:
-            raise ModelError(f"adaptive: must be 3 integers, found {len(whole)}")
+        weights = [iter(whole_numbers(arrays, "adaptive_weights"))] * N_PARTS
+        if len(whole) != 3 or arrays["adaptive_weights"].size % N_PARTS:
+            raise ModelError("adaptive: must be 3 integers, and seven weights per step")
         return cls(
             taps=whole[0],
             cross=whole[1],
             forget=whole[2] / (1 << _FRACTION),
-            weights=whole_numbers(arrays, "adaptive_weights"),
+            weights=tuple(zip(*weights, strict=True)),
+            levels=whole_numbers(arrays, "adaptive_levels"),
             steps=whole_numbers(arrays, "adaptive_steps"),
             gains=tuple(g / (1 << _FRACTION) for g in whole_numbers(arrays, "adaptive_gains")),
         )
@@ -165,11 +174,17 @@ class AdaptiveRules:
 
     def gain(self, delta: int) -> float:
         """Return the gain for a quantizer step: that of the nearest step, by ratio."""
-        # |log(a / d)| <= |log(b / d)| for a <= b means d² <= a · b
-        at = 0
+        return self.gains[self._nearest(delta)]
+
+    def weights_at(self, delta: int) -> tuple[int, ...]:
+        """Return the weights for a quantizer step: those of the nearest step, by ratio."""
+        return self.weights[self._nearest(delta)]
+
+    def _nearest(self, delta: int) -> int:
+        at = 0  # |log(a / d)| <= |log(b / d)| for a <= b means d² <= a · b
         while at + 1 < len(self.steps) and delta * delta > self.steps[at] * self.steps[at + 1]:
             at += 1
-        return self.gains[at]
+        return at
 
 
 def _dot(a: FloatArray, b: FloatArray) -> FloatArray:

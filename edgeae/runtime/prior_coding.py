@@ -146,7 +146,8 @@ def _options(rules: PriorRules, cond: Sequence[int], steps: Sequence[int]) -> tu
     if rules.adaptive is not None:
         a = rules.adaptive
         gains = np.array([a.gain(step) for step in steps])
-        adaptive = (a.taps, a.cross, a.forget, gains, np.array(a.weights, np.int32))
+        weights = np.array([a.weights_at(step) for step in steps], np.int32)
+        adaptive = (a.taps, a.cross, a.forget, gains, weights)
     return (
         *(rules.words, rules.statics if rules.net is None else None, rules.shape, rules.n_channels),
         *(int(rules.by_delta), rules.centers, rules.shifts, rules.lookahead),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -152,6 +153,14 @@ def _batches(shapes: Sequence[Sequence[int]]) -> Iterator[tuple[int, list[int]]]
                 yield group, items
 
 
+class _Coder(Protocol):
+    """Codes one symbol."""
+
+    def encode(self, encoder: RangeEncoder, k: int) -> None: ...
+
+    def decode(self, decoder: RangeDecoder) -> int: ...
+
+
 class _Place:
     """Where one symbol is expected, without a mixture."""
 
@@ -195,8 +204,8 @@ class _Walk:
         self.filters: Filters | None = None
         if rules.adaptive is not None:
             self.filters = Filters(rules.adaptive, delta, n)
-            first = rules.adaptive.weights
-            self.mixtures = [[Mixture(first) for _ in items] for _ in delta]
+            firsts_of = [rules.adaptive.weights_at(step) for step in delta]
+            self.mixtures = [[Mixture(first) for _ in items] for first in firsts_of]
         if rules.net is None:
             assert rules.statics is not None
             self.out = np.broadcast_to(rules.statics.astype(np.int64), (n, 2 * rules.n_channels))
@@ -226,9 +235,7 @@ class _Walk:
             self.mean, self.ls = self.rules.means(out)
             yield t
 
-    def expect(
-        self, c: int, family: CdfFamily
-    ) -> tuple[LongArray, Sequence[_Place] | Sequence[Mixture]]:
+    def expect(self, c: int, family: CdfFamily) -> tuple[LongArray, Sequence[_Coder]]:
         """Return the centres of channel c, int64 [n], and what codes each frame's symbol."""
         mean, before, ls = self.mean[:, c], self.before[:, c], self.ls[:, c].tolist()
         if self.filters is None:

@@ -8,13 +8,14 @@ steps of their own. What is computed per step stands in `edgeae.runtime.prior_ru
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeae.bitstream.cdf import MAX_SHIFT
 from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import ModelError
 from edgeae.runtime.adaptive import AdaptiveRules
@@ -101,6 +102,37 @@ class SamplePrior:
             return ()
         steps = channel_steps(delta, self.n_channels)
         return tuple(step_condition(d, p) for d, p in zip(steps, self.shift, strict=True))
+
+    @property
+    def most_octaves(self) -> int:
+        """How many times `louder` can double the signal that the net knows; 0: not at all."""
+        known = self.adaptive is not None and len(self.adaptive.levels) == self.n_channels
+        return MAX_SHIFT - max(self.shift) if known and self.kind == "delta" else 0
+
+    def louder(self, octaves: int) -> SamplePrior:
+        """Return the same prior for a signal 2^octaves times as large as the one it was made for.
+
+        Args:
+            octaves: 0 to `most_octaves`.
+        """
+        return replace(self, shift=tuple(p + octaves for p in self.shift))
+
+    def octaves(self, x: IntArray) -> int:
+        """Return how much louder than all that the net has met a frame is, rounded up.
+
+        Args:
+            x: grid indices, int32 [G, T, C].
+        """
+        if not self.most_octaves or x.shape[1] < 2 or not x.size:
+            return 0
+        assert self.adaptive is not None
+        changes = np.abs(np.diff(x.astype(np.int64), axis=1))
+        octaves = 0
+        for c, level in enumerate(self.adaptive.levels):
+            most, total = level * changes[..., c].size, 16 * int(changes[..., c].sum())
+            while total > most << octaves and octaves < self.most_octaves:
+                octaves += 1
+        return octaves
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the prior as named arrays; `from_arrays` reads them back."""

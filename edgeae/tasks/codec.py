@@ -211,10 +211,14 @@ class FrameCodec(FrameDecoder):
     def _add_priors(self, blocks: list[_Block], found: list[list[_Candidate]], every: bool) -> None:
         """The sample priors, alone and with the window code."""
         x = [block.x for block in blocks]
+        wanted = [self.variants_for(frame) for frame in x]
         for variant, prior in enumerate(self.priors):
-            limits = self._limits(blocks, found, every)
-            coded = encode_samples(prior, x, self.header.deltas, None, limits)
-            for candidates, result in zip(found, coded, strict=True):
+            which = [i for i, variants in enumerate(wanted) if variant in variants]
+            every_limit = self._limits(blocks, found, every)
+            limits = [every_limit[i] for i in which]
+            coded = encode_samples(prior, [x[i] for i in which], self.header.deltas, None, limits)
+            for i, result in zip(which, coded, strict=True):
+                candidates = found[i]
                 if result is not None:
                     payload, recon = result
                     candidates.append(

@@ -11,6 +11,7 @@ from edgeae.bitstream.header import StreamHeader
 from edgeae.errors import ModelError, WrongModelError
 from edgeae.runtime.any_prior import AnyPrior
 from edgeae.runtime.bundle import Bundle
+from edgeae.runtime.sample_prior import SamplePrior
 from edgeae.signal.lattice import Lattice
 
 __all__ = ["FrameSetup", "Indices", "Samples"]
@@ -29,6 +30,8 @@ class FrameSetup:
         bundle: the model, or None.
         lattice: the grids of the channels.
         priors: the sample priors that serve every channel's step; a frame's variant counts them.
+            Behind them stands the first that knows how loud a signal it was made for, again for
+            signals 2, 4 and 8 times as loud, as far as variants reach.
         code_priors: likewise those that read the window code.
 
     Raises:
@@ -53,6 +56,14 @@ class FrameSetup:
         self.lattice = Lattice.of(header.grids)
         self.dtype = np.dtype(header.dtype)
         self.priors = self._matching_priors(False)
+        self._family = [
+            v for v, p in enumerate(self.priors) if isinstance(p, SamplePrior) and p.most_octaves
+        ][:1]  # of variants that are one prior, an octave louder each
+        if self._family:
+            first = self._first_of_family()
+            for octave in range(1, min(first.most_octaves, _MAX_VARIANTS - len(self.priors)) + 1):
+                self._family.append(len(self.priors))
+                self.priors.append(first.louder(octave))
         self.code_priors = self._matching_priors(True)
 
     def _matching_priors(self, has_code: bool) -> list[AnyPrior]:
@@ -66,6 +77,23 @@ class FrameSetup:
             for spec, prior in pairs
             if spec.has_code == has_code and spec.delta_min <= low and high <= spec.delta_max
         ][:_MAX_VARIANTS]
+
+    def _first_of_family(self) -> SamplePrior:
+        prior = self.priors[self._family[0]]
+        assert isinstance(prior, SamplePrior)
+        return prior
+
+    def variants_for(self, x: Indices) -> set[int]:
+        """Return the variants of `priors` that are worth trying on a frame.
+
+        Args:
+            x: its grid indices, [G, T, C].
+        """
+        variants = set(range(len(self.priors)))
+        if len(self._family) > 1:
+            octave = min(self._first_of_family().octaves(x), len(self._family) - 1)
+            variants -= set(self._family) - {self._family[octave]}
+        return variants
 
     def segments(self, n_items: int) -> tuple[int, int]:
         """(G, T) of a frame: segments, and samples of one channel in each."""

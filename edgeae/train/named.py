@@ -138,6 +138,48 @@ def _power() -> Source:
     return Source({"train": train}, {"val": test}, 1 / 60, meta, tuple(files))
 
 
+def _gas() -> Source:
+    """A gas sensor's resistance, a sample a second: one sensor to train on, another to test on."""
+    files = _need("gas", *(f"lfzip/gas/HT_Sensor_dataset_{n}.npy" for n in (0, 1)))
+    train, test = (np.asarray(read_signal(path).data).reshape(-1, 1) for path in files)
+    meta = {"names": ["resistance"], "unit": "kOhm"}
+    return Source({"sensor-0": train}, {"sensor-1": test}, 1.0, meta, tuple(files))
+
+
+def _ppg() -> Source:
+    """Blood volume pulse at the wrist, 64 Hz: the first four fifths to train on."""
+    files = _need("ppg", "lfzip/ppg/S2_BVP.npy")
+    x = np.asarray(read_signal(files[0]).data).reshape(-1, 1)
+    cut = len(x) - math.ceil(len(x) * 0.2)
+    meta = {"names": ["bvp"], "unit": ""}
+    return Source({"S2": x[:cut]}, {"S2": x[cut:]}, 64.0, meta, tuple(files))
+
+
+def _fan() -> Source:
+    """The ceiling fan's raw counts, three axes: conditions as in ``fan-vibration``.
+
+    The seconds stand one after another, as a logger would keep them.
+    """
+    parts = []
+    for names in _FAN_TRAIN, _FAN_TEST:
+        files = _need("fan", *(f"fan_accel/fan_0_{name}.npz" for name in names))
+        parts.append((files, {path.stem: _counts(path)[0] for path in files}))
+    (files, train), (more, test) = parts
+    meta = {"names": ["x", "y", "z"], "unit": "g/4096", "channel_scale": [1 / 4096] * 3}
+    return Source(train, test, 200.0, meta, (*files, *more))
+
+
+def _ett() -> Source:
+    """A transformer's six loads and oil temperature, hourly: 16 months to train on."""
+    files = _need("ett", "ett/ETTh1.csv")
+    read = read_signal(files[0])
+    meta = {"names": [c["name"] for c in read.meta["columns"] if "time" not in c], "unit": ""}
+    cut = 11_520
+    return Source(
+        {"ETTh1": read.data[:cut]}, {"ETTh1": read.data[cut:]}, 1 / 3600, meta, tuple(files)
+    )
+
+
 def _mnist() -> Source:
     """The digits' own split: 60,000 to train on (6,000 of these to validate), 10,000 to test."""
     files = _need(
@@ -158,21 +200,26 @@ def _fan_vibration() -> Source:
     """
     parts = [
         _pieces(_need("fan-vibration", *(f"fan_accel/fan_0_{name}.npz" for name in names)))
-        for names in (
-            ("low_0_weight", "low_0_weight-moving"),
-            ("low_1_weight", "low-deploy"),
-        )
+        for names in (_FAN_TRAIN, _FAN_TEST)
     ]
     (train, files), (test, more) = parts
     meta = {"names": ["x", "y", "z"], "unit": "g/4096", "channel_scale": [1 / 4096] * 3}
     return Source(train, test, 200.0, meta, (*files, *more), val="piece")
 
 
+_FAN_TRAIN = ("low_0_weight", "low_0_weight-moving")
+_FAN_TEST = ("low_1_weight", "low-deploy")
+
+
+def _counts(path: Path) -> tuple[Array, Array]:
+    with np.load(path, allow_pickle=False) as archive:
+        return archive["counts"], archive["lengths"]
+
+
 def _pieces(files: Sequence[Path]) -> tuple[dict[str, Array], list[Path]]:
     found: dict[str, Array] = {}
     for path in files:
-        with np.load(path, allow_pickle=False) as archive:
-            counts, lengths = archive["counts"], archive["lengths"]
+        counts, lengths = _counts(path)
         for i, x in enumerate(np.split(counts, np.cumsum(lengths)[:-1])):
             found[f"{path.stem}/{i:04d}"] = np.rint(x - x.mean(0)).astype(np.int16)
     return found, list(files)
@@ -222,13 +269,17 @@ DATASETS: dict[str, Callable[[], Source]] = {
     "digits": _digits,
     "ecg": _ecg,
     "ecg-own": _ecg_own,
+    "ett": _ett,
+    "fan": _fan,
     "fan-vibration": _fan_vibration,
+    "gas": _gas,
     "grey-images": _grey_images,
     "imu": _imu,
     "imu-all": _imu_all,
     "imu-counts": _imu_counts,
     "mnist": _mnist,
     "power": _power,
+    "ppg": _ppg,
     "sensor": _sensor,
 }
 """The named data sets; the first line of each function says what its split is."""

@@ -151,6 +151,8 @@ class SamplePriorRecipe:
         learning_rate: peak learning rate.
         augment: octaves of random gain of a crop.
         adaptive: let each frame correct the net, where that saves bytes on the validation part.
+        adaptive_gains: per step, ascending, how freely a frame moves the net's mean (0: not at all,
+            0.003 is usual); empty: chosen on the validation part, which is of known devices.
     """
 
     steps: tuple[int, ...] = (1, 3, 11, 21, 41)
@@ -167,6 +169,7 @@ class SamplePriorRecipe:
     learning_rate: float = 3e-3
     augment: float = 0.0
     adaptive: bool = True
+    adaptive_gains: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,7 +386,13 @@ class Recipe:
                 (f"{name}.batch", [p.batch], 1, math.inf),
                 (f"{name}.crop", [p.crop], self.stride if p.code else 2, math.inf),
                 (f"{name}.learning_rate", [p.learning_rate], TINY, math.inf),
+                (f"{name}.adaptive_gains", p.adaptive_gains, 0, 1),
             ]
+            if p.adaptive_gains and len(p.adaptive_gains) != len(p.steps):
+                raise ConfigError(
+                    f"{name}.adaptive_gains has {len(p.adaptive_gains)} entries: one for each of "
+                    f"the {len(p.steps)} steps, or none"
+                )
             if len(p.dilations) >= MAX_PRIOR_LAYERS:
                 raise ConfigError(
                     f"{name}.dilations has {len(p.dilations)} entries: at most "
