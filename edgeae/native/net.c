@@ -55,6 +55,7 @@ typedef struct {
     int (*input)(
         const float *, int16_t *, size_t, const float *, const float *, float, float);
     void (*output)(const int16_t *, float *, size_t, float, float);
+    void (*add)(const int16_t *, const int16_t *, int16_t *, size_t, int32_t, int32_t);
 } eae_kernels;
 
 /* Positions of a step's words, after its kind and its length. */
@@ -730,16 +731,24 @@ static void run_copy(
     }
 }
 
-static void run_add(const eae_program *p, const int32_t *w, int32_t rows, char *arena)
+static void run_add(
+    const eae_program *p, const eae_kernels *k, const int32_t *w, int32_t rows, char *arena)
 {
     const int32_t *sa = w + ADD_SA, *sb = w + ADD_SB, *d = w + ADD_D;
     const int32_t shift = w[ADD_SHIFT], odd = shift > 0;
     const int32_t round = shift > 0 ? (1 << (shift - 1)) - 1 : 0;
     const int32_t left_a = 1 << w[ADD_LEFT_A], left_b = 1 << w[ADD_LEFT_B];
+    const int plain = !shift && left_a == 1 && left_b == 1 && sa[2] == 1 && sb[2] == 1 && d[2] == 1;
+    size_t run;
     int32_t i, j, q, n[3];
     memcpy(n, w + ADD_N, sizeof n);
     if (p->rows > 0)
         n[0] = rows;
+    run = (size_t)n[2];
+    if (plain && sa[1] == n[2] && sb[1] == n[2] && d[1] == n[2]) { /* what lies side by side */
+        run *= (size_t)n[1];
+        n[1] = n[1] > 0;
+    }
     for (i = 0; i < n[0]; i++) {
         for (j = 0; j < n[1]; j++) {
             const ptrdiff_t at = w[ADD_A] + (ptrdiff_t)i * sa[0] + (ptrdiff_t)j * sa[1];
@@ -757,6 +766,10 @@ static void run_add(const eae_program *p, const int32_t *w, int32_t rows, char *
             } else {
                 const int16_t *a = (const int16_t *)arena + at, *b = (const int16_t *)arena + bt;
                 int16_t *y = (int16_t *)arena + to;
+                if (plain) {
+                    k->add(a, b, y, run, w[ADD_LO], w[ADD_HI]);
+                    continue;
+                }
                 for (q = 0; q < n[2]; q++) {
                     int64_t v = (int64_t)a[(ptrdiff_t)q * sa[2]] * left_a +
                         (int64_t)b[(ptrdiff_t)q * sb[2]] * left_b;
@@ -816,7 +829,7 @@ static int run_once(
             break;
         }
         default:
-            run_add(p, w, rows, arena);
+            run_add(p, k, w, rows, arena);
         }
     }
     return bad;

@@ -337,8 +337,20 @@ TARGET static void NAME(output)(
         dst[i] = (float)src[i] * scale + offset;
 }
 
+/* n sums, clipped. The result may lie where a source lies. */
+TARGET static void NAME(add)(
+    const int16_t *a, const int16_t *b, int16_t *dst, size_t n, int32_t lo, int32_t hi)
+{
+    size_t i;
+    for (i = 0; i < n; i++) {
+        int32_t v = (int32_t)a[i] + b[i];
+        v = v < lo ? lo : v;
+        dst[i] = (int16_t)(v > hi ? hi : v);
+    }
+}
+
 static const eae_kernels NAME(kernels) = {
-    NAME(conv8), NAME(conv16), NAME(conv_float), NAME(input), NAME(output),
+    NAME(conv8), NAME(conv16), NAME(conv_float), NAME(input), NAME(output), NAME(add),
 };
 
 #undef NAME
