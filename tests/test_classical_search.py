@@ -105,9 +105,9 @@ def test_who_falls_behind_gives_up() -> None:
 def test_the_kernel_refuses_nonsense() -> None:
     assert core is not None
     x, costs = np.zeros(4, np.int32), np.zeros(1, np.int64)
-    good = np.array([0, 0, -1, 3, 0, 0] + [0] * 16, np.int32)
+    good = np.array([0, 0, -1, 3, 0, 0, 0, 0, -1, 0, 0] + [0] * 16, np.int32)
     core.classical_measure(x, 1, 0, 0, good, b"", costs, False)
-    for place, value in ((0, 32), (1, 16), (2, 0), (2, 1), (3, 16), (5, 32), (6, 64)):
+    for place, value in ((0, 32), (1, 16), (2, 0), (2, 1), (3, 16), (5, 32), (9, 30), (11, 64)):
         bad = good.copy()
         bad[place] = value
         with pytest.raises(ValueError, match="classical"):

@@ -2,7 +2,8 @@
 
 It stands for what every signal can count on: a base predictor (polynomials fitted to the last
 samples, or a linear predictor that the frame carries), an adaptive filter that learns the rest, and
-tables that follow the size of recent residuals. FORMAT.md, section 8, describes the bytes. The loop
+tables that follow the size of recent residuals; lattices, tallies and lags for signals that keep to
+multiples, to few values, or to a period. FORMAT.md, section 8, describes the bytes. The loop
 runs in C (``native/classical.c``) where it is built, else in Python (`classical_loop`), with equal
 bytes.
 """
@@ -14,9 +15,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from edgeae.bitstream.classical_choice import choose_params
 from edgeae.bitstream.classical_kernel import decode_rows, encode_rows
 from edgeae.bitstream.classical_params import INDEX_LIMIT, ChannelParams, Raster
-from edgeae.bitstream.classical_search import choose_params
 from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import SignalError
 

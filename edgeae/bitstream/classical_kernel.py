@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeae.bitstream.classical_loop import code_channel
+from edgeae.bitstream.classical_channel import code_channel
 from edgeae.bitstream.classical_measure import measure_channel
 from edgeae.bitstream.classical_params import ChannelParams, Raster, read_params, write_params
 from edgeae.bitstream.classical_reflection import N_REFLECTION, reflection_of
@@ -19,6 +20,7 @@ __all__ = ["decode_rows", "encode_rows", "measure", "reflection"]
 
 IntArray = npt.NDArray[np.int32]
 
+_STRUCT = struct.Struct(f"{len(ChannelParams._fields) - 1 + N_REFLECTION}i")
 _NO_PADDING = [(0,) * n for n in range(N_REFLECTION + 1)]
 
 
@@ -153,14 +155,11 @@ def decode_rows(payload: bytes, n_steps: int, steps: Sequence[int], raster: Rast
 
 def _packed(params: Sequence[ChannelParams]) -> IntArray:
     """The C kernel's parameter structs."""
-    return np.array(
-        [
-            (p.base, p.filter, p.reference, p.start, p.center, p.gain, *p.reflection)
-            + _NO_PADDING[N_REFLECTION - len(p.reflection)]
-            for p in params
-        ],
-        np.int32,
-    )
+    packed = [
+        _STRUCT.pack(*p[:6], *p[7:], *p.reflection, *_NO_PADDING[N_REFLECTION - len(p.reflection)])
+        for p in params
+    ]
+    return np.frombuffer(b"".join(packed), np.int32)
 
 
 def _as_second(params: ChannelParams) -> ChannelParams:

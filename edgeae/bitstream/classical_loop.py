@@ -13,7 +13,7 @@ from edgeae.bitstream.classical_params import INDEX_LIMIT, PLANAR, ChannelParams
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.errors import CorruptError
 
-__all__ = ["BOOK", "FILTER_LENGTH", "FILTER_RATE", "SINE", "Walk", "code_channel"]
+__all__ = ["BOOK", "FILTER_LENGTH", "FILTER_RATE", "SINE", "Walk", "code_plain"]
 
 BOOK = (
     (32768,),
@@ -30,13 +30,10 @@ BOOK = (
     (36863, 15799, 585, -8777, -12288, -9947, -1755, 12288),
     (24577, 15639, 8192, 2234, -2234, -5213, -6703, -6703, -5213, -2234, 2234, 8192),
     (131072, -196608, 131072, -32768),
-    (65535, -4681, -28087, -21065, 0, 18725, 18725, -16384),
-    (
-        *(32769, 16384, 4681, -2971, -7202, -8642, -7922, -5671),
-        *(-2521, 900, 3961, 6031, 6482, 4681, 0, -8192),
-    ),
+    (163840, -327680, 327680, -163840, 32768),
+    (196608, -491520, 655360, -491520, 196608, -32768),
 )
-"""Polynomials of degree 0 to 3, fitted by least squares to the last 1 to 16 samples; Q15."""
+"""Polynomials of degree 0 to 5, fitted by least squares to the last 1 to 12 samples; Q15."""
 SINE = (
     *(0, 804, 1608, 2411, 3212, 4011, 4808, 5602, 6393, 7180, 7962, 8740, 9512),
     *(10279, 11039, 11793, 12540, 13279, 14010, 14733, 15447, 16151, 16846, 17531, 18205, 18868),
@@ -75,7 +72,9 @@ class _Filter:
         length, rate = divmod(params.filter - 1, 4)
         self.own = _PLANAR_TAPS if params.base == PLANAR else FILTER_LENGTH[length]
         self.rate = FILTER_RATE[rate]
-        self.inputs = [0] * (self.own + (_REFERENCE_TAPS if params.reference >= 0 else 0))
+        self.inputs = [0] * (
+            self.own + (_REFERENCE_TAPS if params.reference >= 0 or params.lag else 0)
+        )
         self.weights = [0] * len(self.inputs)
         self.floor = (delta * delta >> 10) + 1
 
@@ -139,14 +138,20 @@ class Walk:
     """
 
     def __init__(
-        self, reference: list[int] | None, params: ChannelParams, delta: int, raster: Raster
+        self,
+        reference: list[int] | None,
+        params: ChannelParams,
+        delta: int,
+        raster: Raster,
+        step: int | None = None,
     ) -> None:
-        self.reference, self.delta, self.raster = reference, delta, raster
+        self.reference, self.delta, self.raster, self.lag = reference, delta, raster, params.lag
+        self.step = step or delta  # of the residuals that the filter learns from
         self.center, self.gain = params.center_index(delta), params.gain
         self.planar = params.base == PLANAR
         self.coef = list(BOOK[params.base]) if params.base < 16 else _step_up(params.reflection)
         self.past = [0] * len(self.coef)
-        self.adaptive = _Filter(params, delta) if params.filter else None
+        self.adaptive = _Filter(params, self.step) if params.filter else None
         self.recon: list[int] = []
         self.sizes: list[int] = []
         self.rest: list[int] = []  # the samples less what the centre and the reference foretell
@@ -156,6 +161,8 @@ class Walk:
         """The next sample's centre, how far past it the mean lies, and the size nearby."""
         t, reference, near_size = len(self.recon), self.reference, None
         origin = self.center
+        if self.lag and t >= self.lag:
+            origin += (self.gain * (self.recon[t - self.lag] - self.center) + 4) >> 3
         if reference is not None and self.gain:
             origin += (self.gain * reference[t] + 4) >> 3
         if self.planar:
@@ -170,7 +177,11 @@ class Walk:
         else:
             mean = (sum(a * y for a, y in zip(self.coef, self.past, strict=True)) + 1024) >> 11
         if self.adaptive:
-            if reference is not None:
+            if self.lag:
+                first = t - self.lag
+                change = self.recon[first] - self.recon[first - 1] if first > 0 else 0
+                self.adaptive.push_reference(change)
+            elif reference is not None:
                 self.adaptive.push_reference(reference[t] - reference[t - 1] if t else 0)
             mean += self.adaptive.predict()
         c0 = _clip(origin + ((mean + 8) >> 4), INDEX_LIMIT)
@@ -188,7 +199,14 @@ class Walk:
         Raises:
             CorruptError: the sample is out of range.
         """
-        r = self.c0 + k * self.delta
+        self.take_sample(self.c0 + k * self.delta, k, usual_size)
+
+    def take_sample(self, r: int, k: int, usual_size: int) -> None:
+        """Learn from the sample, as `take` does.
+
+        Raises:
+            CorruptError: the sample is out of range.
+        """
         if not -(1 << 31) <= r < 1 << 31:
             raise CorruptError("a sample of the classical codec is out of range")
         now = r - self.origin
@@ -196,7 +214,7 @@ class Walk:
         self.rest.append(now)
         self.sizes.append(abs(k))
         if self.adaptive:
-            limit = ((3 * usual_size + 19661) * self.delta) >> 12
+            limit = ((3 * usual_size + 19661) * self.step) >> 12
             self.adaptive.learn(16 * now - self.mean, limit)
             if not self.planar:
                 self.adaptive.push(now - self.rest[-2] if len(self.rest) > 1 else 0)
@@ -204,7 +222,7 @@ class Walk:
             self.past = [_clip(now, 1 << 32), *self.past[:-1]]
 
 
-def code_channel(
+def code_plain(
     coder: RangeEncoder | RangeDecoder,
     samples: list[int] | int,
     reference: list[int] | None,
@@ -212,7 +230,7 @@ def code_channel(
     delta: int,
     raster: Raster,
 ) -> list[int]:
-    """Code one channel; return what the reader sees.
+    """Code one channel without a lattice, a tally or a lag; return what the reader sees.
 
     Args:
         coder: encoder, or decoder.

@@ -20,6 +20,8 @@ _LEVELS = [sum(start <= q for start in _LEVEL_STARTS) for q in range(168)]
 _INVERSE_SCALE = (370728, 339959, 311744, 285870, 262144, 240387, 220436, 202141)
 _RATES = (1, 4, 7)
 _MIN_WEIGHT = 128
+_USUAL_SHIFT = 6  # the slowest size takes no residual for larger than 64 times itself,
+_USUAL_STEPS = 8 << 16  # and some steps
 _SHAPE = [int(v) for v in logistic_shape()]
 _MAX_RESIDUAL = 1 << 32
 
@@ -84,6 +86,8 @@ class Mixture:
         self.n = min(self.n + 1, 1024)
         size = abs(k) << 16
         for i, rate in enumerate(_RATES):
+            if i == 2 and begin > 3:
+                size = min(size, (self.sizes[2] << _USUAL_SHIFT) + _USUAL_STEPS)
             self.sizes[i] += (size - self.sizes[i]) >> min(begin, rate)
         self.sizes[2] = max(self.sizes[2], 32)
 

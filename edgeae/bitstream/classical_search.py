@@ -1,13 +1,14 @@
-"""How the encoder of the classical codec chooses a channel's parameters.
+"""How the encoder of the classical codec looks for a channel's predictor and filter.
 
 Nothing here binds a reader: any choice decodes. What a choice would cost is estimated from the
 residuals it leaves, on a few stretches of a long frame, without coding them: first for every base
 predictor alone, then with adaptive filters on the likeliest, then for the filters beside the best.
-The few best are coded, and the smallest wins. All in integers, so that every machine chooses alike.
+All in integers, so that every machine chooses alike.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -17,22 +18,26 @@ from edgeae.bitstream.classical_kernel import measure, reflection
 from edgeae.bitstream.classical_loop import BOOK, FILTER_LENGTH, FILTER_RATE
 from edgeae.bitstream.classical_params import PLANAR, ChannelParams, Raster
 
-__all__ = ["choose_params"]
+__all__ = ["SHORT", "Search", "likely_reference", "searched"]
 
 IntArray = npt.NDArray[np.int32]
 LongArray = npt.NDArray[np.int64]
 
 
+_USUAL_BASES = (0, 1, 2, 3, 4, 8, 12)
+_STEEP_BASES = (13, 14, 15)
+"""For signals so smooth that a parabola foretells them better than a line."""
 _LPC_ORDERS = (16, 8, 4, 2)
 _PARTNERS = (0, 3, 12)
 """Base predictors that adaptive filters go well with."""
 _FILTERS = (6, 11)
 _N_ROUNDS = 3
 _N_FINALISTS = 2
-_CLOSE = 4  # within a sixteenth
+_FINAL_CLOSE = 4  # within 1/16
+_CLOSE = 4
 _STRETCH = 2048
 _N_STRETCHES = 4
-_SHORT = 64
+SHORT = 64
 _BEGINNING = 32
 _N_FILTERS = len(FILTER_LENGTH) * len(FILTER_RATE) - 1
 _BITS_PER_COEFFICIENT = 80  # in 1/16 bit
@@ -64,7 +69,7 @@ def _center(value: int, delta: int) -> int:
     return (value + delta // 2) // delta
 
 
-def _likely_reference(x: IntArray, references: Sequence[IntArray]) -> tuple[int, int] | None:
+def likely_reference(x: IntArray, references: Sequence[IntArray]) -> tuple[int, int] | None:
     """The channel whose changes go best with those of x, and its gain in eighths."""
     change = np.diff(x.astype(np.float64))
     best, found = 0.2, None
@@ -82,30 +87,21 @@ def _dot(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     return float(np.einsum("t,t->", a, b))  # in this thread, unlike @
 
 
-def choose_params(
-    x: IntArray, references: Sequence[IntArray], delta: int, raster: Raster
-) -> list[ChannelParams]:
-    """Choose parameters for one channel: those that are worth coding it with, likeliest first.
-
-    Args:
-        x: the channel's grid indices [T].
-        references: reconstructions [T] of the channels before it.
-        delta: odd step of the residual.
-        raster: the pictures' size.
-    """
-    search = _Search(x, references, delta, raster)
+def searched(x: IntArray, references: Sequence[IntArray], delta: int, raster: Raster) -> Search:
+    """Base predictors and filters for one channel, with and without a reference."""
+    search = Search(x, references, delta, raster)
     search.climb(ChannelParams(base=0))
-    if len(x) >= _SHORT:
-        likely = _likely_reference(x, references)
+    if len(x) >= SHORT:
+        likely = likely_reference(x, references)
         if likely is not None:
             search.climb(ChannelParams(base=0, reference=likely[0], gain=likely[1]))
         best = search.ranked()[0]
         if references and best.reference < 0 and best.filter:
             search.ask([best._replace(reference=len(references) - 1)])
-    return [search.tuned(params) for params in search.finalists()]
+    return search
 
 
-class _Search:
+class Search:
     """The choices for one channel that were looked at, and what each is estimated to cost."""
 
     def __init__(
@@ -127,7 +123,8 @@ class _Search:
         """The choices worth coding: a few, or of a long frame the best."""
         ranked = self.ranked()
         if self.parts[-1] == slice(0, len(self.x)):
-            return ranked[:_N_FINALISTS]
+            most = self.costs[ranked[0]] + (self.costs[ranked[0]] >> _FINAL_CLOSE)
+            return [params for params in ranked[:_N_FINALISTS] if self.costs[params] <= most]
         # Parts do not tell how a filter fares in the long run.
         best = ranked[0]
         other = next((p for p in ranked if (p.filter > 0) != (best.filter > 0)), best)
@@ -141,7 +138,8 @@ class _Search:
     def tuned(self, params: ChannelParams) -> ChannelParams:
         """The same choice with the first guess of the residual's size that its beginning likes."""
         likely = range(max(params.start - 2, 0), min(params.start + 4, 15) + 1)
-        choices = [params._replace(start=start) for start in likely]
+        base, chosen, near = params.base, params.filter, params.reference
+        choices = [ChannelParams(base, chosen, near, start, *params[4:]) for start in likely]
         costs = self._measured(choices, [slice(0, _BEGINNING)], exactly=True)
         return choices[costs.index(min(costs))]
 
@@ -179,16 +177,20 @@ class _Search:
             totals = [a + b for a, b in zip(totals, found, strict=True)]
         return totals
 
-    def climb(self, seed: ChannelParams) -> None:
-        """Look for the best predictor and filter of what the seed's reference leaves over."""
+    def climb(self, seed: ChannelParams, most: float = math.inf) -> None:
+        """Look for the best predictor and filter of what the seed's reference leaves over.
+
+        With a limit, looks less far, and not at filters where no predictor alone takes less than
+        ``most`` bits.
+        """
         n = len(self.x)
         rest = self._rest(seed, slice(0, n))
         start, center = _start(rest, self.delta), _center(int(rest[0]), self.delta)
         first = seed._replace(start=start, center=center)
-        bases = {base: first._replace(base=base) for base in range(len(BOOK))}
+        bases = {base: ChannelParams(base, *first[1:]) for base in _USUAL_BASES}
         if self.raster.width:
             bases[PLANAR] = first._replace(base=PLANAR)
-        if n >= _SHORT:
+        if n >= SHORT:
             stretch = np.concatenate([rest[part] for part in self.parts])
             full = reflection(stretch, self.delta)
             middle = int(rest.sum()) // n
@@ -197,14 +199,17 @@ class _Search:
                     base=15 + order, center=middle, reflection=full[:order]
                 )
         self.ask(bases.values())
-        if n < _SHORT:
+        if self.costs[bases[8]] < self.costs[bases[3]]:
+            bases |= {base: ChannelParams(base, *first[1:]) for base in _STEEP_BASES}
+            self.ask(bases.values())
+        if n < SHORT or min(self.costs[params] for params in bases.values()) > 16 * most:
             return
         likely = sorted(bases.values(), key=self.costs.__getitem__)[:2]
         roots = likely + [bases[partner] for partner in _PARTNERS]
-        choices = [root._replace(filter=f) for root in roots for f in _FILTERS]
+        choices = [ChannelParams(root.base, f, *root[2:]) for root in roots for f in _FILTERS]
         self.ask(choices)
         best = min(choices, key=self.costs.__getitem__)
-        for _ in range(_N_ROUNDS):
+        for _ in range(_N_ROUNDS if most == math.inf else 0):
             last = best
             choices = _neighbours(best)
             self.ask(choices)
@@ -226,7 +231,7 @@ def _neighbours(params: ChannelParams) -> list[ChannelParams]:
     length, rate = divmod(params.filter - 1, len(FILTER_RATE))
     places = [(length - 1, rate), (length + 1, rate), (length, rate - 1), (length, rate + 1)]
     return [
-        params._replace(filter=1 + a * len(FILTER_RATE) + b)
+        ChannelParams(params.base, 1 + a * len(FILTER_RATE) + b, *params[2:])
         for a, b in places
         if 0 <= a < len(FILTER_LENGTH)
         and 0 <= b < len(FILTER_RATE)

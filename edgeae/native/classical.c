@@ -9,6 +9,7 @@
 
 #include "range_coder.h"
 #include "shapes.h"
+#include "tally.h"
 
 /* Where the compiler can, each loop is compiled twice, and the processor is asked which to take. */
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(EAE_NO_CLONES)
@@ -34,8 +35,10 @@
 #define LOW_LEVELS 168
 #define INDEX_LIMIT ((int64_t)1 << 30)
 #define MIN_WEIGHT 128
+#define USUAL_SHIFT 6 /* the slowest size takes no residual for larger than 2^6 times itself, */
+#define USUAL_STEPS (8 << 16) /* and some steps */
 
-/* Polynomials of degree 0 to 3, fitted by least squares to the last 1 to 16 samples; Q15. */
+/* Polynomials of degree 0 to 5, fitted by least squares to the last 1 to 12 samples; Q15. */
 static const int32_t book[16][MAX_ORDER] = {
     {32768},
     {16384, 16384},
@@ -51,11 +54,10 @@ static const int32_t book[16][MAX_ORDER] = {
     {36863, 15799, 585, -8777, -12288, -9947, -1755, 12288},
     {24577, 15639, 8192, 2234, -2234, -5213, -6703, -6703, -5213, -2234, 2234, 8192},
     {131072, -196608, 131072, -32768},
-    {65535, -4681, -28087, -21065, 0, 18725, 18725, -16384},
-    {32769, 16384, 4681, -2971, -7202, -8642, -7922, -5671, -2521, 900, 3961, 6031, 6482, 4681, 0,
-     -8192},
+    {163840, -327680, 327680, -163840, 32768},
+    {196608, -491520, 655360, -491520, 196608, -32768},
 };
-static const uint8_t book_order[16] = {1, 2, 4, 2, 3, 4, 6, 8, 3, 4, 6, 8, 12, 4, 8, 16};
+static const uint8_t book_order[16] = {1, 2, 4, 2, 3, 4, 6, 8, 3, 4, 6, 8, 12, 4, 5, 6};
 
 /* Q15 of sin(pi / 2 * i / 64). */
 static const int32_t sine[64] = {
@@ -96,6 +98,11 @@ EAE_INLINE int64_t down(int64_t x, int s)
 EAE_INLINE int64_t clip(int64_t x, int64_t limit)
 {
     return x < -limit ? -limit : x > limit ? limit : x;
+}
+
+EAE_INLINE int64_t size_of(int64_t v)
+{
+    return v < 0 ? -v : v;
 }
 
 EAE_INLINE int bit_length(uint64_t x)
@@ -233,6 +240,9 @@ EAE_INLINE void mixture_update(
     begin = bit_length((uint64_t)m->n + 2) - 1;
     m->n += m->n < 1024;
     for (i = 0; i < N_MODELS; i++) {
+        const int64_t most = m->size[i] * (1 << USUAL_SHIFT) + USUAL_STEPS;
+        if (i == N_MODELS - 1 && begin > 3 && size > most)
+            size = most;
         m->weight[i] = w[i];
         m->size[i] += down(size - m->size[i], begin < rates[i] ? begin : rates[i]);
     }
@@ -501,11 +511,6 @@ EAE_INLINE void filter_learn(predictor *p, int64_t error, int64_t limit)
     p->weight_limit = 1 + (int64_t)(seen | far_seen);
 }
 
-EAE_INLINE int64_t size_of(int64_t v)
-{
-    return v < 0 ? -v : v;
-}
-
 EAE_INLINE void take_in(predictor *p, int64_t new, int64_t old)
 {
     p->energy += new *new - old * old;
@@ -628,7 +633,7 @@ static void planar_inputs(predictor *p, const neighbours *v, int64_t base)
 /* A linear predictor works about the mean, which wants the grid's full precision. */
 static int64_t center_of(const eae_classical_params *c, int32_t delta)
 {
-    return (int64_t)c->center * (c->base > 15 && c->base != PLANAR ? 1 : delta);
+    return (int64_t)c->center * ((c->base > 15 && c->base != PLANAR) || c->pitch ? 1 : delta);
 }
 
 typedef struct {
@@ -728,6 +733,160 @@ EAE_INLINE int code_samples(
     return 1;
 }
 
+/* ---- a channel with tools of its own: a lattice, a tally, a lag ---- */
+
+typedef struct {
+    int64_t pitch; /* in 1/65536 */
+    int64_t phase; /* likewise, 0 where it is the sample before */
+    int64_t most;  /* no lattice point's number is above */
+    int32_t step;
+} lattice;
+
+EAE_INLINE int64_t lattice_point(const lattice *g, int64_t n)
+{
+    return down(n * g->pitch + g->phase + (1 << 15), 16);
+}
+
+/* the number of the point next to x, |x| < 2^33 */
+EAE_INLINE int64_t lattice_number(const lattice *g, int64_t x)
+{
+    int64_t v = x * 65536 - g->phase + g->pitch / 2;
+    int64_t n = v / g->pitch;
+    return n * g->pitch > v ? n - 1 : n;
+}
+
+static int64_t take_k(
+    eae_encoder *e, eae_decoder *d, mixture *m, tally *y, const eae_classical_params *c,
+    int64_t phi, int64_t k)
+{
+    const int shift = c->tally - 1;
+    int64_t symbol;
+    if (c->tally == 0) {
+        mixture_prepare(m, phi, -1);
+        if (e != NULL)
+            mixture_encode(m, e, k);
+        else
+            k = mixture_decode(m, d);
+        return k;
+    }
+    if (e != NULL) {
+        symbol = down(k, shift);
+        if (!tally_encode(y, e, symbol)) {
+            mixture_prepare(m, 0, -1);
+            mixture_encode(m, e, symbol);
+        }
+        eae_enc_bits(e, (uint32_t)(k - symbol * ((int64_t)1 << shift)), shift);
+        return k;
+    }
+    if (!tally_decode(y, d, &symbol)) {
+        mixture_prepare(m, 0, -1);
+        symbol = mixture_decode(m, d);
+        tally_learn(y, -1, symbol);
+    }
+    if (size_of(symbol) > down(4 * INDEX_LIMIT, shift)) {
+        d->bad = 1;
+        return 0;
+    }
+    return symbol * ((int64_t)1 << shift) + eae_dec_bits(d, shift);
+}
+
+static uint32_t zigzag(int32_t v);
+static int32_t unzigzag(uint32_t v);
+
+static int code_special(
+    const channel *s, eae_encoder *e, eae_decoder *d, const eae_classical_params *c)
+{
+    predictor p;
+    mixture m;
+    tally values, rests;
+    lattice g = {0, 0, 0, 0};
+    const int64_t delta = s->delta, half = (delta - 1) / 2, center = center_of(c, s->delta);
+    const int32_t *reference = s->reference;
+    const size_t lag = (size_t)c->lag, steps = s->steps;
+    int64_t last = 0, per_bin, origin, from = c->phase < 0 ? center : 0;
+    size_t t;
+    g.step = s->delta;
+    if (c->pitch) {
+        g.pitch = (int64_t)c->pitch << (16 - c->pitch_bits);
+        g.phase = c->phase < 0 ? 0 : (int64_t)c->phase << (16 - c->pitch_bits);
+        g.most = ((int64_t)1 << 49) / g.pitch;
+        g.step = (int32_t)((g.pitch + (1 << 15)) >> 16);
+    }
+    per_bin = ((int64_t)256 * 65536 + g.step / 2) / g.step;
+    predictor_init(&p, c, g.step);
+    mixture_init(&m, c->tally ? 2 * c->start : c->start);
+    tally_init(&values);
+    tally_init(&rests);
+    if (lag && c->filter)
+        p.far = REFERENCE_TAPS;
+    for (t = 0; t < steps; t++) {
+        int64_t mean, c0, frac, k = 0, r, now, first = 0, rest = 0;
+        origin = center;
+        if (lag) {
+            if (t >= lag)
+                origin += down(c->gain * (s->recon[t - lag] - center) + 4, 3);
+            if (p.far)
+                far_push(&p, t > lag ? (int64_t)s->recon[t - lag] - s->recon[t - lag - 1] : 0);
+        } else {
+            if (reference != NULL)
+                origin += down((int64_t)c->gain * reference[t] + 4, 3);
+            if (p.far)
+                far_push(&p, t ? (int64_t)reference[t] - reference[t - 1] : 0);
+        }
+        mean = predict_base(&p) + (c->filter ? predict_filter(&p) : 0);
+        c0 = clip(origin + down(mean + 8, 4), INDEX_LIMIT);
+        if (g.pitch) {
+            if (t && c->phase < 0)
+                from = s->recon[t - 1];
+            first = lattice_number(&g, c0 - from);
+            c0 = from + lattice_point(&g, first);
+        }
+        frac = clip(mean - 16 * (c0 - origin), 8 * (int64_t)g.step);
+        if (e != NULL) {
+            int64_t gap = s->x[t] - c0;
+            if (g.pitch) {
+                k = lattice_number(&g, s->x[t] - from) - first;
+                gap = s->x[t] - from - lattice_point(&g, first + k);
+                rest = (size_of(gap) + half) / delta;
+                rest = gap < 0 ? -rest : rest;
+            } else {
+                k = (size_of(gap) + half) / delta;
+                k = gap < 0 ? -k : k;
+            }
+        }
+        k = take_k(e, d, &m, &values, c, down(frac * per_bin + 32768, 16), k);
+        if (g.pitch) {
+            if (e != NULL) {
+                if (!tally_encode(&rests, e, rest))
+                    eae_enc_golomb(e, zigzag((int32_t)rest), 2);
+            } else if (!tally_decode(&rests, d, &rest)) {
+                rest = unzigzag(eae_dec_golomb(d, 2));
+                tally_learn(&rests, -1, rest);
+            }
+        }
+        if (e != NULL ? e->pos > e->cap : d->bad)
+            return 0;
+        if (g.pitch) {
+            if (size_of(first + k) > g.most)
+                return 0;
+            r = from + lattice_point(&g, first + k) + rest * delta;
+        } else {
+            r = c0 + k * delta;
+        }
+        if (r > INT32_MAX || r < INT32_MIN)
+            return 0;
+        s->recon[t] = (int32_t)r;
+        now = r - origin;
+        if (c->filter) {
+            filter_learn(&p, 16 * now - mean, down((3 * m.size[1] + 19661) * g.step, 12));
+            filter_push(&p, t ? now - last : 0);
+        }
+        base_push(&p, now);
+        last = now;
+    }
+    return 1;
+}
+
 typedef int (*loop)(
     const channel *s, eae_encoder *e, eae_decoder *d, const eae_classical_params *c);
 
@@ -763,6 +922,8 @@ static loop pick_loop(int encode, const eae_classical_params *c)
 {
     if (c->base == PLANAR)
         return encode ? encode_planar : decode_planar;
+    if (c->pitch || c->tally || c->lag)
+        return code_special;
 #ifdef EAE_WIDE
     if (is_wide()) {
         if (c->filter == 0)
@@ -971,6 +1132,53 @@ static int32_t unzigzag(uint32_t v)
     return v & 1u ? -(int32_t)(v >> 1) - 1 : (int32_t)(v >> 1);
 }
 
+static void put_tools(eae_encoder *e, const eae_classical_params *c)
+{
+    eae_enc_bits(e, c->pitch > 0, 1);
+    if (c->pitch) {
+        eae_enc_bits(e, (uint32_t)c->pitch_bits, 5);
+        eae_enc_bits(e, (uint32_t)bit_length((uint64_t)c->pitch) - 1, 5);
+        eae_enc_bits(e, (uint32_t)c->pitch, bit_length((uint64_t)c->pitch) - 1);
+        eae_enc_bits(e, c->phase < 0, 1);
+        if (c->phase >= 0)
+            eae_enc_bits(e, (uint32_t)c->phase, bit_length((uint64_t)c->pitch));
+    }
+    eae_enc_bits(e, c->tally > 0, 1);
+    if (c->tally)
+        eae_enc_bits(e, (uint32_t)c->tally - 1, 5);
+    eae_enc_bits(e, c->lag > 0, 1);
+    if (c->lag) {
+        eae_enc_golomb(e, (uint32_t)c->lag - 1, 8);
+        eae_enc_bits(e, (uint32_t)(c->gain + 32), 6);
+    }
+}
+
+static void get_tools(eae_decoder *d, eae_classical_params *c)
+{
+    c->phase = -1;
+    if (eae_dec_bits(d, 1)) {
+        int n;
+        c->pitch_bits = (int32_t)eae_dec_bits(d, 5);
+        n = (int)eae_dec_bits(d, 5);
+        d->bad |= c->pitch_bits > 16 || n > 29;
+        if (d->bad)
+            return;
+        c->pitch = (int32_t)(eae_dec_bits(d, n) | 1u << n);
+        d->bad |= c->pitch >> c->pitch_bits == 0;
+        if (!eae_dec_bits(d, 1))
+            c->phase = (int32_t)eae_dec_bits(d, n + 1);
+    }
+    if (eae_dec_bits(d, 1))
+        c->tally = 1 + (int32_t)eae_dec_bits(d, 5);
+    d->bad |= c->tally > 1 + EAE_CLASSICAL_MAX_SHIFT;
+    if (eae_dec_bits(d, 1)) {
+        uint32_t lag = eae_dec_golomb(d, 8);
+        d->bad |= lag >= EAE_CLASSICAL_MAX_LAG || c->reference >= 0;
+        c->lag = d->bad ? 0 : (int32_t)lag + 1;
+        c->gain = (int32_t)eae_dec_bits(d, 6) - 32;
+    }
+}
+
 static void put_params(
     eae_encoder *e, const eae_classical_params *c, int channel, int is_image)
 {
@@ -989,6 +1197,11 @@ static void put_params(
     }
     eae_enc_bits(e, (uint32_t)c->start, 4);
     eae_enc_golomb(e, zigzag(c->center), 6);
+    if (c->base != PLANAR) {
+        eae_enc_bits(e, c->pitch || c->tally || c->lag, 1);
+        if (c->pitch || c->tally || c->lag)
+            put_tools(e, c);
+    }
     for (i = 0; i < c->base - 15 && c->base != PLANAR; i++) {
         if (i < 2)
             eae_enc_bits(e, (uint32_t)(c->reflection[i] + 64), 7);
@@ -1014,6 +1227,8 @@ static int get_params(
     }
     c->start = (int32_t)eae_dec_bits(d, 4);
     c->center = unzigzag(eae_dec_golomb(d, 6));
+    if (c->base != PLANAR && eae_dec_bits(d, 1))
+        get_tools(d, c);
     for (i = 0; i < c->base - 15 && c->base != PLANAR; i++) {
         c->reflection[i] = i < 2 ? (int32_t)eae_dec_bits(d, 7) - 64 : unzigzag(eae_dec_golomb(d, 3));
         if (c->reflection[i] < -63 || c->reflection[i] > 63)

@@ -11,6 +11,8 @@
 #include <stdint.h>
 
 #define EAE_CLASSICAL_MAX_ORDER 16
+#define EAE_CLASSICAL_MAX_SHIFT 28
+#define EAE_CLASSICAL_MAX_LAG (1 << 25)
 
 /* What an encoder chose for one channel. */
 typedef struct {
@@ -20,6 +22,11 @@ typedef struct {
     int32_t start;     /* first guess of the residual's size: 2^(start - 3) steps */
     int32_t center;    /* in steps of delta; of 1 with a linear predictor */
     int32_t gain;      /* eighths of the reference that are subtracted, -32..31 */
+    int32_t pitch;      /* distance of the lattice's points in 2^-pitch_bits, 0 for none */
+    int32_t pitch_bits;
+    int32_t phase;      /* of the lattice, likewise; -1 for that of the sample before */
+    int32_t tally;      /* 0 none, else 1 + the low bits that are left out of it */
+    int32_t lag;        /* the channel itself so many steps ago is the reference, 0 for none */
     int32_t reflection[EAE_CLASSICAL_MAX_ORDER];
 } eae_classical_params;
 

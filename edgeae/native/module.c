@@ -750,7 +750,13 @@ static int are_params(const eae_classical_params *p, int before, Py_ssize_t widt
 {
     int i, good = p->base >= 0 && p->base <= (width > 0 ? 32 : 31) && p->filter >= 0 &&
         p->filter <= 15 && p->reference >= -1 && p->reference < before && p->gain >= -32 &&
-        p->gain <= 31 && p->start >= 0 && p->start <= 15;
+        p->gain <= 31 && p->start >= 0 && p->start <= 15 && p->pitch >= 0 &&
+        p->pitch < 1 << 30 && p->pitch_bits >= 0 && p->pitch_bits <= 16 && p->phase >= -1 &&
+        p->phase < 1 << 30 &&
+        p->tally >= 0 && p->tally <= 1 + EAE_CLASSICAL_MAX_SHIFT && p->lag >= 0 &&
+        p->lag <= EAE_CLASSICAL_MAX_LAG && (p->lag == 0 || p->reference < 0);
+    if (p->pitch > 0 || p->tally > 0 || p->lag > 0)
+        good = good && p->base < 32 && (p->pitch == 0 || p->pitch >> p->pitch_bits > 0);
     for (i = 0; i < EAE_CLASSICAL_MAX_ORDER; i++)
         good = good && p->reflection[i] >= -63 && p->reflection[i] <= 63;
     return good;
