@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeae.bitstream.cdf import N_SCALES, CdfFamily
 from edgeae.errors import CorruptError, ModelError, SignalError
 from edgeae.runtime.causal import CausalNet
 from edgeae.runtime.cell_prior import CellPrior
@@ -27,6 +28,7 @@ __all__ = [
     "LatentPrior",
     "decode_latents",
     "encode_latents",
+    "latent_bits",
     "step_condition",
     "unpack_latent_prior",
 ]
@@ -124,6 +126,39 @@ def unpack_latent_prior(arrays: Mapping[str, npt.NDArray[Any]]) -> AnyLatentPrio
     """
     kind = CellPrior if "cells.freq" in arrays else LatentPrior
     return kind.from_arrays(arrays)
+
+
+def latent_bits(prior: AnyLatentPrior, y: IntArray, cond: int = 0) -> npt.NDArray[np.float64]:
+    """Return about how many bits each symbol takes: float64 [G, S, L].
+
+    Args:
+        prior: the prior.
+        y: int32 [G, S, L].
+        cond: as for `encode_latents`.
+    """
+    if isinstance(prior, CellPrior):
+        return prior.cost(*prior.outputs(y, cond), y.astype(np.int64))
+    n = prior.n_channels
+    if prior.net is None:
+        assert prior.statics is not None
+        mean, scale = (np.broadcast_to(v.astype(np.int64), y.shape) for v in prior.statics)
+    else:
+        features = np.full((len(y), n + 1, y.shape[1]), cond, np.int64)
+        features[:, :n] = np.clip(y, -SYMBOL_PEAK, SYMBOL_PEAK).transpose(0, 2, 1)
+        out = prior.net.run(features).astype(np.int64).transpose(0, 2, 1)
+        mean, scale = out[..., :n], out[..., n:]
+    scale = np.clip(scale, 0, N_SCALES - 1)
+    centre = (mean + 8) >> 4
+    family = CdfFamily(prior.shape, 1, 0)
+    reach = np.array(family.reach)[scale]
+    low_bits = np.array(family.low_bits)[scale]
+    k = (y - centre) >> low_bits
+    beyond = np.maximum(np.abs(k) - reach, 0)
+    symbol = np.clip(k, -reach - 1, reach + 1) + reach + 1
+    fraction = mean - 16 * centre
+    freq = family.cum(scale, fraction, symbol + 1) - family.cum(scale, fraction, symbol)
+    bits: npt.NDArray[np.float64] = 16 - np.log2(freq) + low_bits
+    return bits + (beyond > 0) * (2 * np.log2(beyond + 1) + 1)
 
 
 def encode_latents(prior: AnyLatentPrior, y: Sequence[IntArray], cond: int = 0) -> list[bytes]:

@@ -43,6 +43,7 @@ from edgeae.runtime.transform import analyse, symbolize, synthesise
 from edgeae.signal.ulps import ulps_beside
 from edgeae.tasks.checks import all_differ, bridged, looks_easy, samples_within
 from edgeae.tasks.frame_decoder import FrameDecoder
+from edgeae.tasks.search import search_symbols
 from edgeae.tasks.setup import Indices, Samples
 
 __all__ = ["FrameCodec", "frames_at_once", "lossy_delta", "lossy_rmse"]
@@ -118,6 +119,7 @@ class FrameCodec(FrameDecoder):
         ModelError: the bundle does not fit the header's signal.
     """
 
+    effort = 0  # of an encoder: rounds of `search_symbols` that each image is worth
     _priors_first = True  # what won lately is coded first: for speed, it changes no byte
 
     def encode(self, blocks: Sequence[Samples], step: int | None = None) -> list[Frame]:
@@ -328,7 +330,13 @@ class FrameCodec(FrameDecoder):
         prior = bundle.latent_prior
         if prior is None:
             raise ModelError(f"bundle {bundle.name!r} has no window code")
-        symbols = [symbolize(latents, step) for latents in analyse(bundle, x)]
+        if self.effort and bundle.signal.is_image:
+            symbols = [
+                search_symbols(bundle, segments, latents, step, self.effort)
+                for segments, latents in zip(x, analyse(bundle, x), strict=True)
+            ]
+        else:
+            symbols = [symbolize(latents, step) for latents in analyse(bundle, x)]
         payloads = encode_latents(prior, symbols, step_condition(step))
         recons = synthesise(bundle, symbols, step, [segments.shape[1] for segments in x])
         checks = [None if self.header.exact else sample_check(y) for y in symbols]

@@ -48,6 +48,7 @@ _RADIO_ITEMS = 1 << 10
 _FRAME_SAMPLES = 1 << 20
 _LEVELS = 16
 """A lossy stream leaves the model's grid only for one that this many values show."""
+MAX_EFFORT = 16
 RADIO_HEAD_BYTES = 16
 """An upper limit of what a radio frame of one item adds to its samples."""
 
@@ -69,6 +70,7 @@ class StreamOptions:
         lattice: the signal's grids; None looks for them in the samples.
         rate_hz: sampling rate, carried along; None takes the bundle's.
         metadata: JSON object, carried along.
+        effort: rounds of trying other symbols for each image of a lossy stream.
 
     Raises:
         ConfigError: an option or a combination makes no sense.
@@ -85,8 +87,11 @@ class StreamOptions:
     lattice: Lattice | None = None
     rate_hz: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    effort: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.effort <= MAX_EFFORT:
+            raise ConfigError(f"effort is {self.effort}; it must be 0 to {MAX_EFFORT}")
         if self.max_error is not None:
             if self.lossless:
                 raise ConfigError("max_error and lossless exclude each other: choose one")
