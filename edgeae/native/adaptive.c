@@ -11,6 +11,7 @@
  * -ffp-contract=off no compiler may change what they compute. */
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(EAE_NO_CLONES)
 #define EAE_WIDE __attribute__((target("avx2")))
+#define EAE_WIDEST __attribute__((target("avx512f,prefer-vector-width=512")))
 #endif
 
 #define VECTOR 8
@@ -24,6 +25,19 @@ static const int32_t size_rate[EAE_SIZES] = {4, 6};
 
 /* ---- inner loops ---- */
 
+#define TIMES(attribute, name, count) \
+    attribute static void name##_times_##count( \
+        double *y, const double *row, const double *x, int32_t n) \
+    { \
+        double sum[count * VECTOR] = {0}; \
+        int32_t j, k; \
+        for (j = 0; j < n; j++, row += n) { \
+            for (k = 0; k < count * VECTOR; k++) \
+                sum[k] += row[k] * x[j]; \
+        } \
+        memcpy(y, sum, sizeof sum); \
+    }
+
 #define INNER(attribute, name) \
     attribute static double name##_dot(const double *a, const double *b, int32_t n) \
     { \
@@ -35,20 +49,17 @@ static const int32_t size_rate[EAE_SIZES] = {4, 6};
         } \
         return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + ((sum[4] + sum[5]) + (sum[6] + sum[7])); \
     } \
-    /* y = spread . x; spread is symmetric */ \
+    /* count vectors of y = spread . x, from entry i on; spread is symmetric */ \
+    TIMES(attribute, name, 1) \
+    TIMES(attribute, name, 4) \
     attribute static void name##_times( \
         double *y, const double *spread, const double *x, int32_t n) \
     { \
-        int32_t i, j, k; \
-        for (i = 0; i < n; i += VECTOR) { \
-            double sum[VECTOR] = {0}; \
-            const double *row = spread + i; \
-            for (j = 0; j < n; j++, row += n) { \
-                for (k = 0; k < VECTOR; k++) \
-                    sum[k] += row[k] * x[j]; \
-            } \
-            memcpy(y + i, sum, sizeof sum); \
-        } \
+        int32_t i = 0; \
+        for (; i + 4 * VECTOR <= n; i += 4 * VECTOR) \
+            name##_times_4(y + i, spread + i, x, n); \
+        for (; i < n; i += VECTOR) \
+            name##_times_1(y + i, spread + i, x, n); \
     } \
     attribute static void name##_narrow( \
         double *spread, const double *v, int32_t n, double growth) \
@@ -66,10 +77,16 @@ static const int32_t size_rate[EAE_SIZES] = {4, 6};
 INNER(, plain)
 #ifdef EAE_WIDE
 INNER(EAE_WIDE, wide)
-#define CALL(f, name, ...) ((f)->wide ? wide_##name(__VA_ARGS__) : plain_##name(__VA_ARGS__))
+INNER(EAE_WIDEST, widest)
+#define CALL(f, name, ...) \
+    ((f)->wide == 2   ? widest_##name(__VA_ARGS__) \
+     : (f)->wide == 1 ? wide_##name(__VA_ARGS__) \
+                      : plain_##name(__VA_ARGS__))
 static int is_wide(void)
 {
-    return __builtin_cpu_supports("avx2") != 0;
+    if (__builtin_cpu_supports("avx512f"))
+        return 2;
+    return __builtin_cpu_supports("avx2") ? 1 : 0;
 }
 #else
 #define CALL(f, name, ...) plain_##name(__VA_ARGS__)
