@@ -46,7 +46,7 @@ def speech_net(seed=2):
 
 def image_net(seed=3, **fields):
     torch.manual_seed(seed)
-    net = ImageNet(ImageSpec(width=8, depth=1, **fields))
+    net = ImageNet(ImageSpec(width=8, depth=2, **fields))
     x = torch.randint(0, 256, (2, net.spec.channels, 16, 16)).float()
     return quantized(net, x, torch.tensor([15.0, 50.0]))
 

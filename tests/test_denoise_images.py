@@ -7,12 +7,15 @@ torch = pytest.importorskip("torch")
 
 from denoiser_bundles import image_bundle  # noqa: E402
 
+import edgeae  # noqa: E402
 from edgeae.errors import ConfigError  # noqa: E402
 from edgeae.models.denoise import ImageNet, ImageSpec  # noqa: E402
 from edgeae.models.dyadic import dyadic_layers  # noqa: E402
+from edgeae.runtime import denoise_net  # noqa: E402
+from edgeae.runtime.native_net import clones  # noqa: E402
 from edgeae.tasks.denoise_images import denoise_images  # noqa: E402
 from edgeae.train.denoise_images import (  # noqa: E402
-    fill_weight_grids,
+    even_out_channels,
     hidden_pixels,
     image_metrics,
     load_image_denoiser,
@@ -29,6 +32,7 @@ from edgeae.train.recipe import parse_recipe  # noqa: E402
 from edgeae.train.run import RunFolder  # noqa: E402
 from edgeae.train.training import silent  # noqa: E402
 
+ENGINES = ["onnxruntime", *(["native"] if clones() else [])]
 RECIPE = """
 name = "tiny"
 task = "denoise"
@@ -196,19 +200,42 @@ def test_views_are_averaged_and_turn_with_the_image(tmp_path, views):
         denoise_images(bundle, x, views=3)
 
 
-def test_filled_weight_grids_leave_the_float_net_as_it_is():
+@pytest.mark.parametrize("weights", [0, 1, 2])
+def test_evened_channels_leave_the_float_net_as_it_is(weights):
     torch.manual_seed(4)
-    net = ImageNet(ImageSpec(width=8, depth=2))
+    net = ImageNet(ImageSpec(width=8, depth=3, weights=weights))
     for layer in dyadic_layers(net):
         torch.nn.init.normal_(layer.bias, std=0.1)
     x = torch.randint(0, 256, (2, 1, 16, 16)).float()
     sigma = torch.tensor([10.0, 40.0])
     with torch.no_grad():
-        before = net(x, sigma)
-        fill_weight_grids(net)
-        after = net(x, sigma)
+        before, peaks = net(x, sigma), net.trunk_peaks(x, sigma)
+        even_out_channels(net, peaks)
+        after, evened = net(x, sigma), net.trunk_peaks(x, sigma)
     assert torch.allclose(before, after, atol=1e-2)
-    for layer in net.layers:
-        peak = layer.weight.detach().abs().flatten(1).amax(1)
-        steps = peak * 2 ** torch.floor(torch.log2(127.49 / peak))
-        assert (steps > 120).all()
+    assert evened.max() / evened.min() < 1.01 * (peaks.max() / peaks.min()).sqrt()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("views", [1, 4])
+def test_tiles_give_the_bits_of_the_whole(tmp_path, monkeypatch, engine, views):
+    image_bundle(tmp_path / "b")
+    x = np.random.default_rng(3).integers(0, 256, (1, 141, 99)).astype(np.uint8)
+    bundle = edgeae.load(tmp_path / "b", engine=engine)
+    whole = denoise_images(bundle, x, sigma=20, views=views)
+    shapes = []
+    monkeypatch.setattr(denoise_net, "_TILE", 48)
+    monkeypatch.setattr(denoise_net.ImageDenoiseNet, "_whole", seen(shapes))
+    assert np.array_equal(denoise_images(bundle, x, sigma=20, views=views), whole)
+    assert max(max(shape) for shape in shapes) == 48
+    assert len(shapes) > 6 * views
+
+
+def seen(shapes):
+    run = denoise_net.ImageDenoiseNet._whole
+
+    def noted(self, image, sigma):
+        shapes.append(image.shape[2:])
+        return run(self, image, sigma)
+
+    return noted

@@ -46,9 +46,10 @@ def test_the_dyadic_forward_is_the_same_in_float64():
     assert torch.equal(single, torch.round(single))
 
 
-def test_an_image_keeps_its_shape_and_grey_levels():
+@pytest.mark.parametrize("weights", [0, 1, 2])
+def test_an_image_keeps_its_shape_and_grey_levels(weights):
     torch.manual_seed(1)
-    net = ImageNet(ImageSpec(width=8, depth=2))
+    net = ImageNet(ImageSpec(width=8, depth=3, weights=weights))
     x = torch.randint(0, 256, (2, 1, 24, 16)).float()
     sigma = torch.tensor([15.0, 50.0])
     with torch.no_grad(), calibrating(net):
@@ -61,3 +62,22 @@ def test_an_image_keeps_its_shape_and_grey_levels():
     assert single.shape == x.shape
     assert torch.equal(single, single.round().clamp(0, 255))
     assert torch.equal(single.double(), double)
+
+
+def test_shared_weights_are_the_same_integers_in_every_pass():
+    torch.manual_seed(2)
+    net = ImageNet(ImageSpec(width=8, depth=5, weights=2))
+    for place, layer in enumerate(net.trunk.layers):
+        torch.nn.init.normal_(layer.bias, std=0.5 + 10 * place)  # one of them needs coarse weights
+    assert sum(p.numel() for p in net.parameters()) == 5 * 8 * 9 + 8 + 2 * 8**2 * 9 + 5 * 8 + 292
+    x = torch.randint(0, 256, (2, 1, 24, 16)).float()
+    with torch.no_grad(), calibrating(net):
+        net(x, torch.tensor([15.0, 50.0]))
+    net.connect()
+    set_quantized(net, True)
+    first, second, *others = [layer.integers() for layer in net.trunk.layers]
+    for place, other in enumerate(others):
+        same = second if place % 2 else first
+        assert (other.weight == same.weight).all()
+        assert (other.exponent == same.exponent).all()
+        assert (other.bias != same.bias).any()

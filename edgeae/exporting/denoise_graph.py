@@ -22,7 +22,6 @@ import onnx
 
 from edgeae.exporting.graphs import GraphWriter, write_layer
 from edgeae.models.denoise import FINE, ImageNet, StreamNet
-from edgeae.models.dyadic import DyadicConv
 from edgeae.runtime.transform import MAX_INPUT
 
 __all__ = ["StateTensor", "image_graph", "state_tensors", "stream_graph"]
@@ -117,15 +116,18 @@ def image_graph(net: ImageNet, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """
     spec = net.spec
     g = GraphWriter()
-    peak = int(net.layers[0].in_peak)
+    peak = int(net.trunk.first.in_peak)
     image = g.requantized("image", "levels", -peak, peak)
     x = g.node("SpaceToDepth", [image], "halved", blocksize=2)
     if spec.sigma:
         plane = g.requantized("sigma", "plane", 0, peak)
         x = g.node("Concat", [x, plane], "seen", axis=1)
-    for i, layer in enumerate(net.layers):
-        order = _channel_order(spec.channels, int(spec.sigma)) if i == 0 else None
-        x = write_layer(g, layer, x, f"layer{i}", order=order)
+    order = _channel_order(spec.channels, int(spec.sigma))
+    x = write_layer(g, net.trunk.first, x, "trunk0", order=order)
+    top = net.trunk.first.out_grid.hi
+    for i, layer in enumerate(net.trunk.layers, start=1):
+        more = write_layer(g, layer, x, f"layer{i}")
+        x = g.clip(g.node("Add", [x, more], f"sum{i}"), f"trunk{i}", 0, top)
     x = write_layer(g, net.last, x, "noise_halved", negate=True)
     x = g.node("DepthToSpace", [x], "noise_fine", blocksize=2, mode="CRD")
     x = g.node("Mul", [x, g.constant("fine", np.array(2.0**-FINE, np.float32))], "noise")
@@ -144,10 +146,3 @@ def _channel_order(channels: int, more: int) -> npt.NDArray[np.int64]:
     """For each channel that SpaceToDepth gives (phase, channel), torch's place (channel, phase)."""
     halved = np.arange(4 * channels).reshape(channels, 4).T.reshape(-1)
     return np.concatenate([halved, 4 * channels + np.arange(more)])
-
-
-def denoise_layers(net: StreamNet | ImageNet) -> list[DyadicConv]:
-    """Layers in order of execution."""
-    if isinstance(net, ImageNet):
-        return [*net.layers, net.last]
-    return [net.trunk.first, *net.trunk.layers, net.last]

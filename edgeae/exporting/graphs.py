@@ -45,6 +45,7 @@ class GraphWriter:
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
+        self._weights: dict[tuple[Any, ...], str] = {}
 
     def constant(self, name: str, value: Array) -> str:
         """An initializer."""
@@ -57,7 +58,13 @@ class GraphWriter:
         return name
 
     def weights(self, name: str, integers: Array, exponent: Array) -> str:
-        """Integers worth ``2**-exponent[o]``; int8 stays int8 in the file."""
+        """Integers worth ``2**-exponent[o]``; int8 stays int8 in the file, the same ones once."""
+        key = (integers.shape, integers.tobytes(), exponent.tobytes())
+        if key not in self._weights:
+            self._weights[key] = self._fresh_weights(name, integers, exponent)
+        return self._weights[key]
+
+    def _fresh_weights(self, name: str, integers: Array, exponent: Array) -> str:
         scale = np.exp2(-exponent.astype(np.float64)).astype(np.float32)
         if integers.dtype == np.int8 or np.abs(integers).max(initial=0) <= 127:
             q = self.constant(f"{name}_q", integers.astype(np.int8))

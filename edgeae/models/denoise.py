@@ -6,27 +6,26 @@ Shapes: N streams or images, C channels, T samples, S samples per hop, W width.
 
     StreamNet   signal [N, C, T] ─ center, clip ─ conv ↓S ─ residual conv, dilated (repeated)
                 ─ conv ─ shuffle ↑S ─► [N, C, T]
-    ImageNet    image [N, C, H, W] ─ unshuffle ↓2, σ plane ─ conv (repeated) ─ shuffle ↑2
-                ─ taken off the image ─► [N, C, H, W]
+    ImageNet    image [N, C, H, W] ─ unshuffle ↓2, σ plane ─ conv ─ residual conv (repeated, few
+                weights in turns) ─ conv ─ shuffle ↑2 ─ taken off the image ─► [N, C, H, W]
 
 A stream's every convolution looks back only. What it looks back on is its *state*, an input and an
 output of the graph, so that a stream cut anywhere gives the bits of the whole. Sample t of the
 output is the estimate of sample t - ``delay`` of the input. The residual sums live on one grid,
-the *trunk*, which makes them plain sums of integers.
+the *trunk*, which makes them plain sums of integers. It is never negative.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgeae.models.dyadic import DyadicConv, DyadicGrid, dyadic_layers, fake_round, stacked
+from edgeae.models.dyadic import DyadicConv, DyadicGrid, fake_round, stacked
 from edgeae.models.transforms import shuffle_1d
 
 __all__ = ["ImageNet", "ImageSpec", "StreamNet", "StreamSpec"]
@@ -90,25 +89,32 @@ def _column(values: Sequence[int], dims: int) -> Tensor:
 
 
 class _Trunk(nn.Module):
-    """A first layer and residual layers whose outputs share one grid."""
+    """A first layer and residual layers whose outputs share one grid.
+
+    Args:
+        first: with a ReLU.
+        layers: with a ReLU, or with one bit more for the sign.
+        scale: of the layers' first weights.
+    """
 
     seen_peak: Tensor
 
-    def __init__(self, first: DyadicConv, layers: Sequence[DyadicConv]) -> None:
+    def __init__(self, first: DyadicConv, layers: Sequence[DyadicConv], scale: float = 0.5) -> None:
         super().__init__()
         self.first = first
         self.layers = stacked(layers)
         self.register_buffer("seen_peak", torch.zeros(()))
         with torch.no_grad():
-            for layer in layers:
-                layer.weight.mul_(0.5)
+            for weight in {id(layer.weight): layer.weight for layer in layers}.values():
+                weight.mul_(scale)
 
     def add(self, trunk: Tensor, more: Tensor) -> Tensor:
         """The next sum, saturated where the grid ends."""
         total = trunk + more
         if self.first.quantized:
             grid = self.first.out_grid
-            return total.clamp(max=grid.hi * 2.0**-grid.exponent)
+            return total.clamp(0, grid.hi * 2.0**-grid.exponent)
+        total = F.relu(total)
         if self.first.calibrate:
             self.seen_peak.copy_(torch.maximum(self.seen_peak, total.detach().abs().max()))
         return total
@@ -198,6 +204,26 @@ class StreamNet(nn.Module):
         self.last.connect(self.trunk.connect(grid))
 
 
+class _Pass(DyadicConv):
+    """A residual layer that may have its weights from another; its bias is its own.
+
+    Layers of the same weights also have the same grid of weights, so that a file holds them once.
+    """
+
+    together: list[DyadicConv]
+
+    def share(self, together: list[DyadicConv]) -> None:
+        """Join layers: the first one's weights are everybody's."""
+        self.together = together
+        together.append(self)
+        self.weight = together[0].weight
+
+    def reach(self) -> Tensor:
+        """Largest magnitude that a sum can take in any of the layers, [O], in output units."""
+        biases = torch.stack([layer.bias.detach().abs() for layer in self.together])
+        return super().reach() - self.bias.detach().abs() + biases.amax(0)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ImageSpec:
     """Shape of an image denoiser.
@@ -206,14 +232,16 @@ class ImageSpec:
         channels: of the image, C.
         width: channels W of the hidden layers.
         depth: hidden layers between the first and the last.
+        weights: sets of weights that these layers take in turns; 0: each its own.
         sigma: the net is told the noise's standard deviation, in grey levels.
         peak: the largest grey level.
         bits: bits of hidden activations.
     """
 
     channels: int = 1
-    width: int = 32
+    width: int = 64
     depth: int = 6
+    weights: int = 1
     sigma: bool = True
     peak: int = 255
     bits: int = 10
@@ -221,14 +249,18 @@ class ImageSpec:
 
 FINE = 4  # fractional bits of a grey level in the estimated noise
 SCALE = 8  # the net sees grey levels times 2**-8
+PASS_SCALE = 0.4  # of the trunk's first weights: passes through the same ones add up
 ROOM = 2  # noise may carry a pixel that far, in peaks
 
 
 class ImageNet(nn.Module):
     """Noise estimate at half resolution, taken off the image.
 
+    Few weights are passed through often: parameters cost flash, and passes bring more than
+    parameters do.
+
     Example:
-        >>> net = ImageNet(ImageSpec(depth=2))
+        >>> net = ImageNet(ImageSpec(width=16, depth=2))
         >>> net(torch.zeros(2, 1, 32, 48), torch.full((2,), 25.0)).shape
         torch.Size([2, 1, 32, 48])
 
@@ -240,17 +272,19 @@ class ImageNet(nn.Module):
     def __init__(self, spec: ImageSpec) -> None:
         super().__init__()
         self.spec = spec
-        c = 4 * spec.channels
-        widths = [c + spec.sigma, *([spec.width] * (spec.depth + 1))]
-        self.layers = stacked(
-            [
-                DyadicConv(2, n_in, n_out, kernel=3, bits=spec.bits)
-                for n_in, n_out in pairwise(widths)
-            ]
-        )
-        self.last = DyadicConv(2, spec.width, c, kernel=3, relu=False, bits=9 + FINE)
+        c, w = 4 * spec.channels, spec.width
+        first = DyadicConv(2, c + spec.sigma, w, kernel=3, bits=spec.bits)
+        layers = [
+            _Pass(2, w, w, kernel=3, relu=False, bits=spec.bits + 1) for _ in range(spec.depth)
+        ]
+        sets: list[list[DyadicConv]] = [[] for _ in range(spec.weights or max(spec.depth, 1))]
+        for i, layer in enumerate(layers):
+            layer.share(sets[i % len(sets)])
+        self.trunk = _Trunk(first, layers, PASS_SCALE)
+        self.last = DyadicConv(2, w, c, kernel=3, relu=False, bits=9 + FINE)
         self.last.fixed_exponent = SCALE + FINE
         with torch.no_grad():
+            first.weight.mul_(PASS_SCALE)
             self.last.weight.mul_(0.1)
 
     def forward(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
@@ -258,23 +292,35 @@ class ImageNet(nn.Module):
         if self.last.quantized:
             peak = ROOM * self.spec.peak + 1
             x = torch.round(x).clamp(-peak, peak)
-        h = F.pixel_unshuffle(x, 2) * 2.0**-SCALE
-        if self.spec.sigma:
-            if sigma is None:
-                raise ValueError("this net must be told sigma")
-            plane = torch.round(sigma).view(-1, 1, 1, 1) * 2.0**-SCALE
-            h = torch.cat([h, plane.expand(-1, 1, *h.shape[2:])], 1)
-        for layer in self.layers:
-            h = layer(h)
+        for seen in self._trunk_values(x, sigma):
+            h = seen
         noise = F.pixel_shuffle(self.last(h), 2) * 2.0**SCALE
         out = x - noise
         if not self.last.quantized:
             return out
         return fake_round(out).clamp(0, self.spec.peak)
 
+    def _trunk_values(self, x: Tensor, sigma: Tensor | None) -> Iterator[Tensor]:
+        """The trunk [N, W, H/2, W/2] after the first layer and after each pass."""
+        h = F.pixel_unshuffle(x, 2) * 2.0**-SCALE
+        if self.spec.sigma:
+            if sigma is None:
+                raise ValueError("this net must be told sigma")
+            plane = torch.round(sigma).view(-1, 1, 1, 1) * 2.0**-SCALE
+            h = torch.cat([h, plane.expand(-1, 1, *h.shape[2:])], 1)
+        h = self.trunk.first(h)
+        yield h
+        for layer in self.trunk.layers:
+            h = self.trunk.add(h, layer(h))
+            yield h
+
+    def trunk_peaks(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """The largest number of each of the trunk's channels, [W]; arguments as of ``forward``."""
+        seen = [h.detach().amax((0, 2, 3)) for h in self._trunk_values(x, sigma)]
+        return torch.stack(seen).amax(0)
+
     def connect(self) -> None:
         """Fix every grid from the calibrated peaks."""
         peak = ROOM * self.spec.peak + 1
         grid = DyadicGrid(exponent=SCALE, lo=-peak, hi=peak)
-        for layer in dyadic_layers(self):
-            grid = layer.connect(grid)
+        self.last.connect(self.trunk.connect(grid))

@@ -19,8 +19,10 @@ from edgeae.errors import ModelError
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.denoise_spec import DenoiseSpec
 from edgeae.runtime.engines import check_engine
+from edgeae.runtime.graph_reach import graph_reach
 from edgeae.runtime.native_graph import BoundNativeGraph, HeldPlan, NativeGraph, native_graph
 from edgeae.runtime.net_words import aligned
+from edgeae.runtime.onnx_file import read_onnx
 from edgeae.runtime.session import BoundGraph, GraphValue, OpenGraph, open_graph
 from edgeae.runtime.views import UnsupportedGraphError
 
@@ -37,6 +39,7 @@ SIGNAL, IMAGE, SIGMA, DENOISED = "signal", "image", "sigma", "denoised"
 _GRAPH = "denoiser.onnx"
 _KEPT_LENGTHS = 16
 _KEPT_SHAPES = 4
+_TILE = 512  # pixels a side, even
 _MOST_STEPS = 256
 _RECENT, _OFTEN = 24, 6  # a length that makes a quarter of the recent ones has its own buffers
 
@@ -314,15 +317,23 @@ def _check_names(graph: _Ends, inputs: Sequence[str], outputs: Sequence[str]) ->
 
 
 class ImageDenoiseNet:
-    """The net of images.
+    """The net of images; a large one goes through it in tiles, to the same bits in less memory.
+
+    Args:
+        graph: the net.
+        sigma: it is told the noise's level.
+        reach: pixels that it looks beyond an output's place; None: nobody knows, so no tiles.
 
     Attributes:
         engine: ``native`` or ``onnxruntime``.
         channels: of an image.
     """
 
-    def __init__(self, graph: OpenGraph | NativeGraph, *, sigma: bool) -> None:
+    def __init__(
+        self, graph: OpenGraph | NativeGraph, *, sigma: bool, reach: int | None = None
+    ) -> None:
         self._graph, self._sigma = graph, sigma
+        self._margin = None if reach is None else reach + reach % 2
         self.engine = "native" if isinstance(graph, NativeGraph) else "onnxruntime"
         self.channels = graph.inputs[0].shape[1] or 1
         self._bound: OrderedDict[tuple[int, ...], BoundGraph | BoundNativeGraph] = OrderedDict()
@@ -340,6 +351,19 @@ class ImageDenoiseNet:
         Raises:
             ModelError: the engine fails.
         """
+        h, w = image.shape[2:]
+        margin = self._margin
+        if margin is None or margin * 4 > _TILE or max(h, w) <= _TILE:
+            return self._whole(image, sigma)
+        out = np.empty_like(image)
+        for y, y_from, y_to in _tiles(h, margin):
+            for x, x_from, x_to in _tiles(w, margin):
+                tile = self._whole(image[:, :, y : y + _TILE, x : x + _TILE], sigma)
+                part = tile[:, :, y_from - y : y_to - y, x_from - x : x_to - x]
+                out[:, :, y_from:y_to, x_from:x_to] = part
+        return out
+
+    def _whole(self, image: Floats, sigma: Floats | None) -> Floats:
         n, c, h, w = image.shape
         feed = [image]
         if self._sigma:
@@ -369,6 +393,16 @@ class ImageDenoiseNet:
         return self._graph.bind(dict(zip(names, feed, strict=True)))
 
 
+def _tiles(length: int, margin: int) -> Iterator[tuple[int, int, int]]:
+    """Along one axis: where each tile begins, and from where to where its result counts."""
+    at, done = 0, 0
+    while done < length:
+        at = min(at, max(0, length - _TILE))
+        end = length if at + _TILE >= length else at + _TILE - margin
+        yield at, done, end
+        at, done = end - margin, end
+
+
 def open_image_net(
     graph: bytes,
     spec: DenoiseSpec,
@@ -381,6 +415,7 @@ def open_image_net(
     """Open a net of images; arguments and errors as of [open_stream_net][]."""
     inputs = [IMAGE, SIGMA] if spec.sigma else [IMAGE]
     check_engine(engine)
+    reach = graph_reach(read_onnx(graph, name=name))
     if engine != "onnxruntime":
         try:
             if threads != 1:
@@ -389,13 +424,13 @@ def open_image_net(
             _check_names(found, inputs, [DENOISED])
             channels = found.inputs[0].shape[1] or 1
             found.bind(1, [(channels, 16, 16), (1, 8, 8)][: len(inputs)])
-            return ImageDenoiseNet(found, sigma=spec.sigma)
+            return ImageDenoiseNet(found, sigma=spec.sigma, reach=reach)
         except UnsupportedGraphError:
             if engine == "native":
                 raise
     session = open_graph(tuned or graph, name=name, threads=threads)
     _check_names(session, inputs, [DENOISED])
-    return ImageDenoiseNet(session, sigma=spec.sigma)
+    return ImageDenoiseNet(session, sigma=spec.sigma, reach=reach)
 
 
 def stream_net(bundle: Bundle, *, streams: int) -> StreamDenoiseNet:

@@ -40,7 +40,7 @@ from edgeae.train.run import Progress, RunFolder, Schedule, run_phase
 __all__ = [
     "ImageDenoisePhase",
     "build_image_net",
-    "fill_weight_grids",
+    "even_out_channels",
     "hidden_pixels",
     "image_metrics",
     "load_image_denoiser",
@@ -60,7 +60,7 @@ HIDDEN_SHARE = 0.08  # of a blind-spot crop
 VALIDATED = 16  # images
 CALIBRATION_BATCHES = 24
 MOST_HASHES = 16
-FULL_WEIGHT = 126.0 / 128  # steps of 1/128; a little less, for the weights still move
+MOST_GAIN = 8.0
 
 Denoise = Callable[[NDArray[np.float32], float], NDArray[Any]]
 """An image [H, W] or [H, W, C] and the standard deviation of its noise, to its estimate."""
@@ -196,6 +196,7 @@ def build_image_net(recipe: DenoiseRecipe, channels: int) -> ImageNet:
         channels=channels,
         width=recipe.width,
         depth=recipe.depth,
+        weights=recipe.weights,
         sigma=recipe.told,
         peak=PEAK,
         bits=recipe.bits,
@@ -270,18 +271,25 @@ def train_image_denoiser(run: RunFolder, *, progress: Progress) -> None:
 
 
 @torch.no_grad()
-def fill_weight_grids(net: ImageNet) -> None:
-    """Scale channels so that their weights fill the 8 bits of a power-of-two step.
+def even_out_channels(net: ImageNet, peaks: Tensor) -> None:
+    """Bring the trunk's channels nearer to one peak, for they share one grid.
 
-    What a ReLU layer's channel gains, the next layer takes back: the float net stays the same.
+    What a channel gains where it is made, it loses where it is used: the float net stays the same.
+    It goes half the way: small channels get finer steps, and their weights do not become the
+    large ones of a row.
+
+    Args:
+        net: in float.
+        peaks: of the trunk's channels [W].
     """
-    for layer, after in zip(net.layers, [*net.layers[1:], net.last], strict=True):
-        peak = layer.weight.abs().flatten(1).amax(1).clamp_min(1e-6)
-        room = torch.log2(FULL_WEIGHT / peak)
-        gain = torch.exp2(room - torch.round(room))
-        layer.weight.mul_(gain.view(-1, 1, 1, 1))
+    gain = (peaks.median() / peaks.clamp_min(1e-6)).sqrt().clamp(1 / MOST_GAIN, MOST_GAIN)
+    out, back = gain.view(-1, 1, 1, 1), gain.view(1, -1, 1, 1)
+    net.trunk.first.weight.mul_(out)
+    for weight in {id(layer.weight): layer.weight for layer in net.trunk.layers}.values():
+        weight.mul_(out / back)
+    for layer in (net.trunk.first, *net.trunk.layers):
         layer.bias.mul_(gain)
-        after.weight.div_(gain.view(1, -1, 1, 1))
+    net.last.weight.div_(back)
 
 
 def quantize_image_denoiser(run: RunFolder, *, progress: Progress) -> dict[str, Any]:
@@ -302,10 +310,15 @@ def _quantize_images(phase: ImageDenoisePhase) -> None:
     """Calibrate on training crops, fix every grid, switch to dyadic arithmetic."""
     net, generator = phase.module, torch.Generator().manual_seed(0)
     set_quantized(net, False)
-    fill_weight_grids(net)
-    with torch.no_grad(), calibrating(net):
-        for _ in range(CALIBRATION_BATCHES):
-            net(*noisy_images(phase.crops(generator), phase.recipe, generator))
+    batches = [
+        noisy_images(phase.crops(generator), phase.recipe, generator)
+        for _ in range(CALIBRATION_BATCHES)
+    ]
+    with torch.no_grad():
+        even_out_channels(net, torch.stack([net.trunk_peaks(*batch) for batch in batches]).amax(0))
+        with calibrating(net):
+            for batch in batches:
+                net(*batch)
     net.connect()
     set_quantized(net, True)
 

@@ -37,6 +37,7 @@ class DenoiseRecipe:
         dilations: of the residual layers, in hops.
         delay: samples of look-ahead.
         depth: hidden layers of an image's net.
+        weights: sets of weights that they take in turns; 0: each its own.
         sigma: smallest and largest standard deviation of an image's noise in training, in units of
             its last bit (grey levels).
         test_sigma: standard deviations to validate and report at.
@@ -79,6 +80,7 @@ class DenoiseRecipe:
     dilations: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128)
     delay: int = 33
     depth: int = 6
+    weights: int = 1
     sigma: tuple[float, float] = (0.0, 55.0)
     test_sigma: tuple[float, ...] = (15.0, 25.0, 50.0)
     told: bool = True
@@ -129,6 +131,7 @@ class DenoiseRecipe:
             ("width", self.width, 1, 1024),
             ("kernel", self.kernel, 1, 64),
             ("depth", self.depth, 1, 64),
+            ("weights", self.weights, 0, 64),
             ("input_bits", self.input_bits, 6, 16),
             ("bits", self.bits, 6, 12),
             ("out_bits", self.out_bits, 6, 20),
