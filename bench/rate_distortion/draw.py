@@ -146,7 +146,7 @@ def panels(setting: str) -> str:
     wide = (WIDTH - 28 - gap * (columns - 1)) / columns
     words = "Frames of 1,024 samples" if setting == "frames" else "Whole streams"
     parts = [
-        _text(14, 18, f"{words}: bits per sample over the bound on every sample"),
+        _text(14, 18, f"{words}: bits per sample over the bound on every sample; 0 is lossless"),
         *_legend([("ours", "edgeae"), ("none", "edgeae, no model"), ("twin", "twin, no network"),
                   ("best", "best library"), ("other", "each library")], 14, 40),
     ]  # fmt: skip
@@ -185,8 +185,8 @@ def _panel(
             parts.append(f'<path class="grid" d="M{inner[0]:.1f} {y:.1f}h{inner[2]:.1f}"/>')
             parts.append(_text(inner[0] - 4, y + 4, f"{tick:g}", "small", "end"))
     for n, bound in enumerate(bounds):
-        words = "lossless" if bound == LOSSLESS else bound
-        anchor = "start" if n == 0 else "middle"
+        words = "0" if bound == LOSSLESS else bound
+        anchor = "end" if n == len(bounds) - 1 else "middle"
         parts.append(_text(place(n, low)[0], top + tall - 14, words, "small", anchor))
     for kind, values in lines:
         points = [place(n, v) for n, v in enumerate(values) if v > 0 and low <= v <= high]

@@ -106,17 +106,19 @@ def fit(signals: Sequence[Ints], delta: int, *, length: int | None) -> Twin:
     joined = np.concatenate(pieces)
     margin = 1 + FRAGILE * (abs(float(np.mean(joined))) > float(np.std(joined)))
 
-    def taken(kind: Kind, taps: Ints, lattice: bool, paces: tuple[int, int]) -> float:
-        twin = _tables(pieces, delta, kind.free, taps, lattice, paces)
-        return sum(len(encode(twin, x)) for x in pieces) * (margin if kind.free else 1)
+    few = pieces[:: min(4, max(1, len(pieces) // 8))]  # enough to choose on
 
-    found = {kind: _taps(pieces, delta, kind) for kind in KINDS}
+    def taken(kind: Kind, taps: Ints, lattice: bool, paces: tuple[int, int]) -> float:
+        twin = _tables(few, delta, kind.free, taps, lattice, paces)
+        return sum(len(encode(twin, x)) for x in few) * (margin if kind.free else 1)
+
+    found = {kind: _taps(few, delta, kind) for kind in KINDS}
     kind, lattice = min(
         itertools.product(KINDS, (False, True) if delta > 1 else (False,)),
         key=lambda pair: taken(pair[0], found[pair[0]], pair[1], PACES[0]),
     )
     paces = min(PACES, key=lambda paces: taken(kind, found[kind], lattice, paces))
-    return _tables(pieces, delta, kind.free, found[kind], lattice, paces)
+    return _tables(pieces, delta, kind.free, _taps(pieces, delta, kind), lattice, paces)
 
 
 def encode(twin: Twin, x: Ints) -> bytes:
