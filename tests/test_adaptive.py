@@ -65,7 +65,7 @@ def test_a_filter_reads_the_channels_coded_before_it() -> None:
     both = np.concatenate([one, one + 7], axis=2)
     prior = replace(plain_prior(34, 2), adaptive=AdaptiveRules(cross=1, gains=(0.3,)))
     alone = size(replace(plain_prior(34), adaptive=AdaptiveRules(gains=(0.3,))), one)
-    assert size(prior, both) < 1.4 * alone
+    assert size(prior, both) < 1.5 * alone
 
 
 def test_a_mixture_finds_the_scale_that_the_net_misses() -> None:
