@@ -41,6 +41,9 @@ def compress(
     target_snr: float | None = typer.Option(
         None, "--target-snr", help="dB that the stream comes to, and at most half a dB more."
     ),
+    effort: int = typer.Option(
+        0, help="Rounds of trying other symbols for each image of a lossy stream, 0 to 16."
+    ),
     profile: str = typer.Option("file", help="file, or radio for short packets."),
     max_packet: int | None = typer.Option(
         None, "--max-packet", help="Largest radio frame in bytes."
@@ -120,6 +123,7 @@ def compress(
         grid=grid,
         rate_hz=first.rate_hz,
         metadata={"source": first.meta} if first.meta else {},
+        effort=effort,
         file=output,
     )
     progress = Progress(total, "images" if first.is_image else "samples")

@@ -111,10 +111,10 @@ def count_latent_shape(code: WindowCode, signal: Signal) -> Shape:
 def count_latent_cells(
     code: WindowCode, signal: Signal, step_range: tuple[int, int]
 ) -> npt.NDArray[np.uint16]:
-    """Tables of the latent prior's cells, counted at quantizer steps all over the range."""
+    """Tables of the latent prior's cells, counted at steps all over the range and an octave on."""
     generator = torch.Generator().manual_seed(3)
     counts = np.zeros((N_CELLS, 2 * REACH + 3), np.int64)
-    low, high = step_range
+    low, high = max(step_range[0] / 2, 1.0), 2.0 * step_range[1]
     with torch.no_grad():
         for turn in range(CELL_TURNS):
             x = signal.crops(CELL_BATCH, 64 * code.analysis.spec.stride, generator)
