@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeae.errors import ConfigError
 from edgeae.runtime.onnx_file import OnnxGraph, OnnxNode, read_onnx
 
 Array = np.ndarray
@@ -106,7 +107,14 @@ def _numpy_step(node: OnnxNode, graph: OnnxGraph) -> Step:
             return product.transpose(0, 2, 1)
 
         return conv
-    raise NotImplementedError(node.op)
+    raise _unknown(node)
+
+
+def _unknown(node: OnnxNode) -> ConfigError:
+    return ConfigError(
+        f"node {node.name or node.outputs[0]} is {node.op}, which the float twins of "
+        "bench/float_nets.py do not have: add it there, or measure this net without them"
+    )
 
 
 def _shape(shape: tuple[int, ...], wanted: Array) -> list[int]:
@@ -176,7 +184,7 @@ def torch_net(data: bytes) -> Any:
         elif node.op == "Reshape":
             modules.append(Shuffle(split[1], split[2]))
         elif node.op != "Transpose":
-            raise NotImplementedError(node.op)
+            raise _unknown(node)
     return nn.Sequential(*modules).eval().requires_grad_(False)
 
 

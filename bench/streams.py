@@ -46,6 +46,7 @@ from edgeae.bitstream.range_coder import RangeEncoder
 from edgeae.bitstream.reader import FrameReader
 from edgeae.errors import ConfigError
 from edgeae.metrics import max_abs_error, prdn, rmse
+from edgeae.runtime.processor import processor_name
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -368,12 +369,6 @@ SUITES: dict[str, Callable[[Subject], Iterator[Row]]] = {
 
 def system(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """The machine and the versions of these packages behind the numbers."""
-    model = platform.processor()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
     found = {}
     for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -387,7 +382,7 @@ def system(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     return {
         "measured": datetime.now(timezone.utc).date().isoformat(),
         "commit": commit,
-        "cpu": model,
+        "cpu": processor_name(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

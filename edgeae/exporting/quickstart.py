@@ -51,6 +51,7 @@ from edgeae.exporting.pictures import (
 from edgeae.exporting.report import REPORT_FORMAT, write_html, write_json
 from edgeae.quantize.dyadic import is_quantized, quantize
 from edgeae.runtime.bundle import Bundle
+from edgeae.runtime.processor import processor_name
 from edgeae.train.datasets import load_dataset
 from edgeae.train.recipe import load_recipe, with_overrides
 from edgeae.train.run import Progress, RunFolder
@@ -320,7 +321,7 @@ def _sizes(folder: Path, bundle: Bundle) -> dict[str, Any]:
 def _system() -> dict[str, Any]:
     return {
         "machine": f"{platform.system()} {platform.release()}, {platform.machine()}",
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "load_per_core": _load_per_core(),
         "native_coder": native.core is not None,
@@ -338,16 +339,6 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"
 
 
 def _load_per_core() -> float | None:

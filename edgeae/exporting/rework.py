@@ -15,6 +15,7 @@ from edgeae.exporting.certificate import certify
 from edgeae.exporting.ort_format import CONFIG, ort_files
 from edgeae.exporting.tune import Tuning, nets_of, tune_nets
 from edgeae.runtime.bundle import Bundle, write_bundle
+from edgeae.runtime.processor import processor_name
 
 __all__ = ["rework_bundle"]
 
@@ -50,7 +51,7 @@ def rework_bundle(
         manifest["run"] = {name.replace(".int8.onnx", ".onnx"): name for name in added}
         manifest["tuning"] = {
             "machine": platform.machine(),
-            "processor": _processor(),
+            "processor": processor_name(),
             "onnxruntime": metadata.version("onnxruntime"),
             "graphs": [found.to_json() for found in tunings],
         }
@@ -74,15 +75,3 @@ def rework_bundle(
     if manifest["exact"] and differing:
         raise ModelError(f"{out}: does not pass its self-test here: {'; '.join(differing)}")
     return made, tunings
-
-
-def _processor() -> str:
-    """The processor's name, as far as the platform tells."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from edgeae import native
+from edgeae.runtime.processor import processor_features, processor_fields, processor_name
 
 __all__ = ["limit_threads", "machine"]
 
@@ -27,13 +27,14 @@ def machine() -> dict[str, Any]:
         >>> {"cpu", "cores", "load_average", "versions"} <= set(machine())
         True
     """
-    info = dict(_cpuinfo())
+    features = processor_features()
     return {
-        "cpu": _cpu_name(info),
-        "cpu_features": _features(info),
+        "cpu": processor_name(),
+        "cpu_features": [name for name in _FEATURES if name in features],
         "cores": os.cpu_count(),
         "cores_allowed": _allowed_cores(),
-        "clock_now_mhz": _khz("cpufreq/scaling_cur_freq") or _number(info.get("cpu mhz")),
+        "clock_now_mhz": _khz("cpufreq/scaling_cur_freq")
+        or _number(processor_fields().get("cpu mhz")),
         "clock_max_mhz": _khz("cpufreq/cpuinfo_max_freq"),
         "governor": _line(_CPU / "cpu0/cpufreq/scaling_governor"),
         "load_average": _load(),
@@ -62,36 +63,6 @@ def limit_threads(threads: int) -> bool:
     for name in _THREAD_VARIABLES:
         os.environ.setdefault(name, str(threads))
     return "numpy" not in sys.modules
-
-
-def _cpuinfo() -> Iterator[tuple[str, str]]:
-    """The fields of the first processor; names in lower case."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    seen = set()
-    for line in text.splitlines():
-        name, _, value = line.partition(":")
-        name = name.strip().lower()
-        if name and name not in seen:
-            seen.add(name)
-            yield name, value.strip()
-
-
-def _cpu_name(info: Mapping[str, str]) -> str:
-    """The CPU's name; on Arm the board's and the core's numbers, for there it has no name."""
-    if "model name" in info:
-        return info["model name"]
-    board = _line(Path("/proc/device-tree/model"))
-    core = " ".join(info[key] for key in ("cpu implementer", "cpu part") if key in info)
-    words = [part for part in (board, core) if part]
-    return ", ".join(words) or platform.processor() or platform.machine()
-
-
-def _features(info: Mapping[str, str]) -> list[str]:
-    found = set((info.get("flags") or info.get("features") or "").split())
-    return [name for name in _FEATURES if name in found]
 
 
 def _allowed_cores() -> int | None:

@@ -32,14 +32,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeae.errors import ModelError
+from edgeae.runtime.processor import processor_features
 
 __all__ = [
     "OPTIMIZATION_LEVELS",
@@ -344,20 +343,13 @@ def session_options(graph: bytes, *, threads: int = 1, optimization: str = "all"
     options.log_severity_level = 4  # errors are raised; onnxruntime would print them as well
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    if not _has_vnni():  # there, int8 weights that could saturate are multiplied as uint8
+    if not any(
+        "vnni" in name for name in processor_features()
+    ):  # there, int8 weights that could saturate are multiplied as uint8
         options.add_session_config_entry("session.x64quantprecision", "1")
     if _QUANTIZES not in graph:  # nothing becomes an int8 kernel, so weights are dequantized once
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
-
-
-@cache
-def _has_vnni() -> bool:
-    """Whether this x86 machine is known to multiply int8 without saturating between."""
-    try:
-        return "vnni" in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
 
 
 def open_session(

@@ -6,7 +6,7 @@ Everything is in grid indices around the setup's center. B crops, C channels, T 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -47,6 +47,8 @@ BANK_TAKES = 8
 RARE = 0.9999  # louder input than this may saturate
 UPSIDE_DOWN = 0.3  # share of augmented crops
 VALIDATION_SAMPLES = 1 << 16
+SHAPED = sorted({f.name for f in fields(StreamSpec)} & {f.name for f in fields(DenoiseRecipe)})
+"""What a recipe says of a stream's net, by the name that it has there too."""
 
 
 def without_slow(x: NDArray[np.float64], cutoff_hz: float, rate_hz: float) -> NDArray[np.float64]:
@@ -313,18 +315,10 @@ def stream_spec(recipe: DenoiseRecipe, setup: Setup, train: Signal) -> StreamSpe
     return StreamSpec(
         n_in=takes,
         n_out=takes,
-        hop=recipe.hop,
-        first=recipe.first,
-        width=recipe.width,
-        kernel=recipe.kernel,
-        dilations=recipe.dilations,
-        delay=recipe.delay,
         center=setup.center[:takes],
         shift=shift,
         exponent=int(np.clip(np.round(np.log2(max(mean, 1.0))), 0, 10)),
-        input_bits=recipe.input_bits,
-        bits=recipe.bits,
-        out_bits=recipe.out_bits,
+        **{name: getattr(recipe, name) for name in SHAPED},
     )
 
 
