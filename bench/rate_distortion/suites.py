@@ -1,7 +1,7 @@
 """What is measured: for each suite, signals to train on, signals to test on, and bounds.
 
-Splits are by record, subject or file, or in time; those of edgeae's named data sets where there is
-one, else as the functions here say. Nothing is ever chosen on a test part.
+Splits are by record, subject or file, or in time: those of edgeae's named data sets, or where there
+is none, as the functions here say. Nothing is ever chosen on a test part.
 """
 
 from __future__ import annotations
@@ -187,26 +187,22 @@ def power() -> Suite:
 
 
 def gas() -> Suite:
-    paths = _files(*(f"lfzip/gas/HT_Sensor_dataset_{n}.npy" for n in (0, 1)))
-    train, test = (read_signal(path).data for path in paths)
     return Suite(
         name="gas",
         title="gas sensor",
         source="gas",
         split="sensor 0; tested on sensor 1",
-        groups=(_group([train], [test]),),
+        groups=(_group(*_named("gas")),),
     )
 
 
 def ppg() -> Suite:
-    x = read_signal(_files("lfzip/ppg/S2_BVP.npy")[0]).data
-    cut = len(x) - math.ceil(len(x) * 0.2)
     return Suite(
         name="ppg",
         title="pulse at the wrist",
         source="ppg",
         split="the first 80 %; tested on the rest",
-        groups=(_group([x[:cut]], [x[cut:]]),),
+        groups=(_group(*_named("ppg")),),
     )
 
 
@@ -252,31 +248,23 @@ def _motion(source: str, but: str = "") -> tuple[list[Array], list[Array]]:
 
 
 def fan() -> Suite:
-    def counts(*names: str) -> list[Array]:
-        paths = _files(*(f"fan_accel/fan_0_{name}.npz" for name in names))
-        return [np.load(path, allow_pickle=False)["counts"] for path in paths]
-
     return Suite(
         name="fan",
         title="vibration of a fan, three axes",
         source="fan",
         split="at low speed, still and moving; tested with a coin on a blade, and in another "
         "mounting; seconds one after another",
-        groups=(
-            _group(counts("low_0_weight", "low_0_weight-moving"),
-                   counts("low_1_weight", "low-deploy")),
-        ),
-    )  # fmt: skip
+        groups=(_group(*_named("fan")),),
+    )
 
 
 def ett() -> Suite:
-    x = read_signal(_files("ett/ETTh1.csv")[0]).data
     return Suite(
         name="ett",
         title="loads of a transformer, seven channels",
         source="ett",
         split="the first 16 months; tested on the rest",
-        groups=(_group([x[:11_520]], [x[11_520:]]),),
+        groups=(_group(*_named("ett")),),
     )
 
 
