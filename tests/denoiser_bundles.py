@@ -8,6 +8,7 @@ import torch
 from edgeae.exporting.denoise import export_denoiser
 from edgeae.models.denoise import ImageNet, ImageSpec, StreamNet, StreamSpec
 from edgeae.models.dyadic import calibrating, set_quantized
+from edgeae.models.mask import MaskNet, MaskSpec
 from edgeae.runtime.stft import StftFrontEnd, StftSpec
 
 STFT = StftSpec(window=32, hop=16, fine=5, double=2)
@@ -29,16 +30,26 @@ def stream_net(seed=1, peak=900, **fields):
     return quantized(net, x, net.initial_state(3))
 
 
-def speech_net(seed=2):
-    torch.manual_seed(seed)
+def mask_fields(**more):
     bands = STFT.n_bands
-    net = StreamNet(
-        StreamSpec(
-            n_in=bands, n_out=bands, hop=1, first=1, width=8, dilations=(1, 2), delay=0,
-            center=(0,), shift=(0,), exponent=6, input_bits=10, out_bits=9, out_relu=True,
-            out_exponent=STFT.mask_exponent,
-        )
-    )  # fmt: skip
+    return {
+        "n_in": bands, "n_out": bands, "hop": 1, "first": 1, "width": 8, "dilations": (1, 2),
+        "delay": 0, "exponent": 6, "input_bits": 10, "out_bits": 9, "out_relu": True,
+        "out_exponent": STFT.mask_exponent, **more,
+    }  # fmt: skip
+
+
+def plain_mask_net():
+    return quantized_mask(lambda: StreamNet(StreamSpec(**mask_fields())))
+
+
+def speech_net():
+    return quantized_mask(lambda: MaskNet(MaskSpec(**mask_fields(guides=2, planes=5))))
+
+
+def quantized_mask(build, seed=2):
+    torch.manual_seed(seed)
+    net = build()
     x = np.random.default_rng(seed).normal(0, 0.1, (1, 40 * STFT.hop))
     features = torch.from_numpy(StftFrontEnd(STFT).analyse(x))
     return quantized(net, features, net.initial_state(1))

@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 from denoiser_bundles import (  # noqa: E402
     STFT,
     image_net,
+    plain_mask_net,
     speech_bundle,
     speech_net,
     stream_bundle,
@@ -35,7 +36,8 @@ NETS = {
     "hop 4": lambda: stream_net(),
     "two channels": lambda: stream_net(n_in=2, n_out=2, center=(3, -5), shift=(0, 1)),
     "nothing held at first": lambda: stream_net(first=4),
-    "mask": lambda: speech_net(),
+    "mask": lambda: plain_mask_net(),
+    "mask of planes": lambda: speech_net(),
     "one held at first": lambda: stream_net(hop=1, first=2),
 }
 ENGINES = ["onnxruntime", *(["native"] if clones() else [])]
@@ -55,6 +57,7 @@ def as_integers(net, tensors):
     """State tensors as the graph's integers; those of no length left out."""
     scales = [2.0**net.spec.exponent]
     scales += [2.0**net.trunk.first.out_grid.exponent] * len(net.spec.dilations)
+    scales += [2.0 ** int(layer.in_exponent) for layer in getattr(net, "plane_layers", ())]
     return [(t * s).numpy() for t, s in zip(tensors, scales, strict=True) if t.shape[2]]
 
 
@@ -103,7 +106,7 @@ def test_an_image_graph_gives_the_bits_of_the_net_on_every_engine(channels):
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_runtime_carries_the_state(engine, name, tmp_path):
     net = NETS[name]()
-    front_end = STFT.to_json() if name == "mask" else None
+    front_end = STFT.to_json() if name.startswith("mask") else None
     export_denoiser(net, tmp_path / "b", name="b", signal={}, front_end=front_end)
     bundle = edgeae.load(tmp_path / "b", engine=engine)
     x, _ = feed_of(net, n=2, steps=60)

@@ -7,16 +7,15 @@ torch = pytest.importorskip("torch")
 soundfile = pytest.importorskip("soundfile")
 
 from edgeae.errors import ConfigError, ModelError, SignalError  # noqa: E402
+from edgeae.metrics import si_sdr_db  # noqa: E402
 from edgeae.runtime.stft import StftFrontEnd  # noqa: E402
 from edgeae.train.denoise_speech import (  # noqa: E402
     FRONT,
-    bands_of,
     denoised_speech,
     features_of,
     load_speech_denoiser,
     mask_spec,
     quantize_speech_denoiser,
-    spectral_loss,
     speech_metrics,
     speech_net,
     train_speech_denoiser,
@@ -31,8 +30,10 @@ from edgeae.train.speech import (  # noqa: E402
     read_noises,
     resampled,
     revoiced,
+    said,
 )
-from edgeae.train.speech_test import digit_sentences, mixtures, si_sdr_db  # noqa: E402
+from edgeae.train.speech_loss import SpeechLoss, bands_of  # noqa: E402
+from edgeae.train.speech_test import digit_sentences, mixtures  # noqa: E402
 
 
 def buzz(seconds, hz, seed=0):
@@ -70,6 +71,16 @@ def test_a_change_of_rate_keeps_a_tone():
     np.testing.assert_allclose(found[500:-500], wanted[500:-500], atol=0.02)
 
 
+def test_every_recording_is_said_by_others_too():
+    recordings = [buzz(1.0, 200, i) for i in range(2)]
+    voices = said(recordings, 3, voices=2, room=0.0)
+    assert len(voices) == 3
+    lengths = [len(v) for v in voices]
+    assert len(set(lengths)) == 3  # other voices are slower or faster
+    again = said(recordings, 3, voices=2, room=0.0)
+    assert all(map(np.array_equal, voices, again))
+
+
 def mixer(**fields):
     noise = np.random.default_rng(1).standard_normal(RATE_HZ * 2).astype(np.float32)
     return SpeechMixer([buzz(4, 180)], [[noise]], Mixing(**fields), FRONT)
@@ -103,7 +114,7 @@ def test_the_loss_of_bands_is_that_of_bins():
     clean, noisy = mixer().batch(2, 16 * FRONT.hop, np.random.default_rng(0))
     mask = torch.rand(2, FRONT.n_bands, clean.shape[2])
     bands = bands_of(FRONT, clean, noisy)
-    _, metrics = spectral_loss(bands, mask, FRONT.n_bins)
+    _, metrics = SpeechLoss(FRONT, RATE_HZ).spectral(bands, mask)
     spread = mask[:, torch.from_numpy(FRONT.band_of_bin)]
     error = (noisy * spread - clean).abs().square().sum((1, 2))
     wanted = 10 * torch.log10(clean.abs().square().sum((1, 2)) / error).mean()
@@ -112,6 +123,32 @@ def test_the_loss_of_bands_is_that_of_bins():
     small = [(v.abs() * scale) ** 0.3 for v in (noisy * spread, clean)]
     wanted = (small[0] - small[1]).square().mean()
     assert metrics["magnitude"] == pytest.approx(float(wanted), rel=0.03)
+
+
+def test_the_ear_hears_no_error_in_the_truth_and_more_in_more_noise():
+    judge = SpeechLoss(FRONT, RATE_HZ)
+    clean, noise = (judge_bands(seed) for seed in (1, 2))
+    found = [[float(term(clean, clean + share * noise)) for share in (0.0, 0.03, 0.3, 3.0)]
+             for term in (judge.envelope, judge.loudness)]  # fmt: skip
+    for values in found:
+        assert values[0] < 0.01
+        assert np.all(np.diff(values) > 0.002)
+
+
+def test_intelligibility_hangs_on_the_shape_of_an_envelope_and_not_on_its_level():
+    judge, clean = SpeechLoss(FRONT, RATE_HZ), judge_bands(1)
+    tilted = clean * torch.linspace(0.1, 4, clean.shape[1]).view(1, -1, 1)
+    assert float(judge.envelope(clean, tilted)) < 0.02
+    flat = clean.mean(2, keepdim=True).expand_as(clean)
+    assert float(judge.envelope(clean, flat)) > 0.9
+
+
+def judge_bands(seed):
+    """Band powers with syllables of their own in every third of an octave."""
+    generator = torch.Generator().manual_seed(seed)
+    walk = torch.randn(2, FRONT.n_bands // 3, 80, generator=generator)
+    level = torch.nn.functional.avg_pool1d(walk, 5, 1, 2).repeat_interleave(3, 1)
+    return torch.exp(3 * level)
 
 
 def test_a_net_of_ones_gives_the_recording_back():

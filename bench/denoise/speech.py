@@ -24,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgeae
+from edgeae.metrics import si_sdr_db
 from edgeae.train.download import data_folder
 from edgeae.train.speech import RATE_HZ, read_audio, read_noises, resampled
-from edgeae.train.speech_test import SpeechMixture, digit_sentences, mixtures, si_sdr_db
+from edgeae.train.speech_test import SpeechMixture, digit_sentences, mixtures
 
 Floats = NDArray[np.float32]
 Denoise = Callable[[Floats], Floats]

@@ -16,10 +16,11 @@ from speech import UNITS, aligned, digits, mixed, rnnoise, spoken_sentences
 from speech import scores as speech_scores
 
 import edgeae
+from edgeae.metrics import si_sdr_db
 from edgeae.train.download import data_folder
 from edgeae.train.recipe import load_recipe
 from edgeae.train.speech import RATE_HZ, read_noises, read_speech
-from edgeae.train.speech_test import SpeechMixture, mixtures, si_sdr_db
+from edgeae.train.speech_test import SpeechMixture, mixtures
 
 TUNED_SENTENCES = 6
 TOLD = "tuned on training sentences"

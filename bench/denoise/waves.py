@@ -29,10 +29,10 @@ from series import (
 )
 
 import edgeae
+from edgeae.metrics import si_sdr_db
 from edgeae.train.datasets import load_dataset
 from edgeae.train.noise import snr_db
 from edgeae.train.recipe import load_recipe
-from edgeae.train.speech_test import si_sdr_db
 
 WHOLE = "whole signal"
 TUNED = {"ecg": (20, 10_000), "vibration": (60, 200)}  # pieces, samples of each

@@ -21,7 +21,9 @@ import numpy.typing as npt
 import onnx
 
 from edgeae.exporting.graphs import GraphWriter, write_layer
+from edgeae.exporting.mask_graph import write_planes
 from edgeae.models.denoise import FINE, ImageNet, StreamNet
+from edgeae.models.mask import MaskNet
 from edgeae.runtime.transform import MAX_INPUT
 
 __all__ = ["StateTensor", "image_graph", "state_tensors", "stream_graph"]
@@ -48,6 +50,8 @@ def state_tensors(net: StreamNet) -> list[StateTensor | None]:
     """What the first and each dilated layer of a connected net looks back on; None for nothing."""
     trunk = net.trunk.first.out_grid.peak
     peaks = [net.spec.input_peak, *([trunk] * len(net.spec.dilations))]
+    if isinstance(net, MaskNet):
+        peaks += [int(layer.in_peak) for layer in net.plane_layers]
     found: list[StateTensor | None] = []
     count = 0
     for shape, peak in zip(net.spec.state_shapes, peaks, strict=True):
@@ -72,20 +76,19 @@ def stream_graph(net: StreamNet, metadata: Mapping[str, str]) -> onnx.ModelProto
     x = g.node("Mul", [x, g.constant("unit", (1 / net.unit).numpy())], "scaled")
     x = g.requantized(x, "input", -spec.input_peak, spec.input_peak)
     states = state_tensors(net)
+    held = [state for state in states if state is not None]
+    features = x
     x = _behind(g, states[0], x, "input")
     h = write_layer(g, net.trunk.first, x, "trunk0")
     top = net.trunk.first.out_grid.hi
-    for i, (layer, state) in enumerate(zip(net.trunk.layers, states[1:], strict=True), start=1):
+    for i, (layer, state) in enumerate(zip(net.trunk.layers, states[1:], strict=False), start=1):
         more = write_layer(g, layer, _behind(g, state, h, f"trunk{i - 1}"), f"layer{i}")
         h = g.clip(g.node("Add", [h, more], f"sum{i}"), f"trunk{i}", 0, top)
-    mask = spec.out_exponent is not None
-    x = write_layer(g, net.last, h, "denoised" if mask and spec.hop == 1 else "estimate")
-    if spec.hop > 1:
-        x = g.shuffled(x, "denoised" if mask else "shuffled", spec.n_out, spec.hop)
-    if not mask:
-        x = g.node("Mul", [x, g.constant("out_unit", net.unit.numpy())], "unscaled")
-        g.node("Add", [x, "center"], "denoised")
-    held = [state for state in states if state is not None]
+    if isinstance(net, MaskNet):
+        past = [state.name for state in held[-len(net.plane_layers) :]]
+        write_planes(g, net, features, h, past)
+    else:
+        _write_estimate(g, net, h)
     inputs: Ends = [("signal", ["N", spec.n_in, "T"])]
     outputs: Ends = [("denoised", ["N", spec.n_out, "T"])]
     inputs += [(s.name, ["N", *s.shape]) for s in held]
@@ -93,6 +96,18 @@ def stream_graph(net: StreamNet, metadata: Mapping[str, str]) -> onnx.ModelProto
     peaks = {f"input_peak.{s.name}": str(s.peak) for s in held}
     about = {**metadata, "role": "denoiser", "input_peak": str(MAX_INPUT), **peaks}
     return g.model_of_many("denoiser", inputs, outputs, about)
+
+
+def _write_estimate(g: GraphWriter, net: StreamNet, h: str) -> None:
+    """``denoised`` from the trunk's last sum."""
+    spec = net.spec
+    mask = spec.out_exponent is not None
+    x = write_layer(g, net.last, h, "denoised" if mask and spec.hop == 1 else "estimate")
+    if spec.hop > 1:
+        x = g.shuffled(x, "denoised" if mask else "shuffled", spec.n_out, spec.hop)
+    if not mask:
+        x = g.node("Mul", [x, g.constant("out_unit", net.unit.numpy())], "unscaled")
+        g.node("Add", [x, "center"], "denoised")
 
 
 def _behind(g: GraphWriter, state: StateTensor | None, x: str, name: str) -> str:

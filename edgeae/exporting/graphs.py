@@ -135,6 +135,7 @@ def write_layer(
     *,
     negate: bool = False,
     order: npt.NDArray[np.int64] | None = None,
+    pads: Sequence[int] | None = None,
 ) -> str:
     """Write a layer on integers; its output's name.
 
@@ -145,6 +146,7 @@ def write_layer(
         name: of the output.
         negate: write the layer with the opposite sign; its output's range must be symmetric.
         order: for each channel of ``x``, which of the layer's input channels it is; None: its own.
+        pads: zeros before each dimension, then after each; None: the layer's own.
     """
     ints = layer.integers()
     grid = layer.out_grid
@@ -166,7 +168,7 @@ def write_layer(
         f"{name}_conv",
         kernel_shape=[layer.kernel] * layer.dims,
         strides=[layer.stride] * layer.dims,
-        pads=[left] * layer.dims + [right] * layer.dims,
+        pads=[left] * layer.dims + [right] * layer.dims if pads is None else list(pads),
         **apart,
     )
     return g.requantized(conv, name, grid.lo, grid.hi)

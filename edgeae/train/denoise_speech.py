@@ -1,8 +1,7 @@
 """Training of a speech denoiser: a causal net that weights each band of each frame.
 
 The net sees the log-powers that the runtime's own front end makes (``runtime/stft.py``) and gives
-a mask. The loss weighs three errors of the masked spectrum: of its compressed magnitude, of the
-same with its phase (Braun and Tashev, https://arxiv.org/abs/2009.12286), and of the plain signal.
+a mask, which ``speech_loss.py`` judges.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgeae.errors import ConfigError
-from edgeae.models.denoise import StreamNet, StreamSpec
+from edgeae.metrics import si_sdr_db
 from edgeae.models.dyadic import calibrating, set_quantized
+from edgeae.models.mask import MaskNet, MaskSpec
 from edgeae.runtime.stft import LOG_STEPS, StftFrontEnd, StftSpec
 from edgeae.train.denoise_recipe import DenoiseRecipe
 from edgeae.train.denoise_steps import (
@@ -40,7 +40,8 @@ from edgeae.train.speech import (
     read_speech,
     said,
 )
-from edgeae.train.speech_test import mixtures, sentences_of, si_sdr_db
+from edgeae.train.speech_loss import Bands, SpeechLoss, bands_of
+from edgeae.train.speech_test import mixtures, sentences_of
 
 __all__ = [
     "FRONT",
@@ -60,19 +61,15 @@ Voices = tuple[NDArray[np.float32], ...]
 
 FRONT = StftSpec()
 VOICE_SCALE = 16000.0  # of the int16 that voices are kept in
+KEPT, USES = 24, 3  # batches of mixtures kept, and how often each is learnt from
 HELD_BATCHES, HELD_BATCH, HELD_CROP = 3, 16, 3 * RATE_HZ
-COMPRESSION = 0.3
-LEVEL = 0.06  # the truth's level in the loss, where its three terms weigh alike
-SMALL = 1e-8
-SIGNAL_WEIGHT = 2.5  # of the plain signal's error: it is what learns fastest
-FINAL_SIGNAL_WEIGHT = 1.0  # in the last phase the ear counts for more
 
 
 def mask_spec(
     front: StftSpec, *, width: int, dilations: tuple[int, ...], bits: int = 11
-) -> StreamSpec:
+) -> MaskSpec:
     """The net's shape behind a front end."""
-    return StreamSpec(
+    return MaskSpec(
         n_in=front.n_bands,
         n_out=front.n_bands,
         hop=1,
@@ -92,9 +89,9 @@ def mask_spec(
     )
 
 
-def speech_net(spec: StreamSpec) -> StreamNet:
+def speech_net(spec: MaskSpec) -> MaskNet:
     """A net that begins by letting half of everything through."""
-    net = StreamNet(spec)
+    net = MaskNet(spec)
     with torch.no_grad():
         net.last.bias.fill_(0.5)
     return net
@@ -115,67 +112,6 @@ def features_of(front: StftSpec, noisy_power: Tensor) -> Tensor:
     return torch.from_numpy(front.features(rows, level, seen))
 
 
-@dataclass(frozen=True)
-class Bands:
-    """What the loss needs of a batch, summed over the bins of each band: tensors [N, B, K].
-
-    With Y the mixture, S the truth, y and s their magnitudes to the power 0.3, and c the cosine of
-    the angle between them, these are the sums of |Y|^2, |S|^2, Re(S Y*), y^2, y s, y s c, s^2;
-    the powers were multiplied by ``scale`` [N, 1, 1] first.
-    """
-
-    scale: Tensor
-    noisy: Tensor
-    clean: Tensor
-    cross: Tensor
-    noisy_small: Tensor
-    cross_small: Tensor
-    phased_small: Tensor
-    clean_small: Tensor
-
-
-def bands_of(front: StftSpec, clean: Tensor, noisy: Tensor) -> Bands:
-    """The sums, from spectra [N, F, K], scaled for the truth to be at ``LEVEL``."""
-    (sr, si), (yr, yi) = (torch.view_as_real(v).unbind(-1) for v in (clean, noisy))
-    s_power, y_power = sr * sr + si * si, yr * yr + yi * yi
-    cross = sr * yr + si * yi
-    scale = LEVEL**2 * front.hop / (s_power.mean((1, 2)).view(-1, 1, 1) + SMALL)
-    s_power, y_power, cross = s_power * scale, y_power * scale, cross * scale
-    s, y = (s_power + SMALL) ** (COMPRESSION / 2), (y_power + SMALL) ** (COMPRESSION / 2)
-    both = s * y
-    phased = both * cross * torch.rsqrt(s_power * y_power + SMALL**2)
-
-    def summed(x: Tensor) -> Tensor:
-        a, b = front.fine, front.fine + 2 * front.double
-        two, four = x[:, a:b], x[:, b:]
-        return torch.cat(
-            [
-                x[:, :a],
-                two[:, ::2] + two[:, 1::2],
-                four[:, ::4] + four[:, 1::4] + four[:, 2::4] + four[:, 3::4],
-            ],
-            1,
-        )
-
-    parts = (y_power, s_power, cross, y * y, both, phased, s * s)
-    return Bands(scale, *[summed(part) for part in parts])
-
-
-def spectral_loss(
-    of: Bands, mask: Tensor, n_bins: int, weight: float = SIGNAL_WEIGHT
-) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a mask [N, B, K] between 0 and 1; ``weight`` is that of the plain signal."""
-    total = mask.shape[0] * mask.shape[2] * n_bins
-    small = (mask + 1e-4) ** COMPRESSION
-    square = (small * small * of.noisy_small + of.clean_small).sum()
-    magnitude = (square - 2 * (small * of.cross_small).sum()) / total
-    phased = (square - 2 * (small * of.phased_small).sum()) / total
-    error = (mask * mask * of.noisy - 2 * mask * of.cross + of.clean).sum((1, 2))
-    ratio = torch.log10(of.clean.sum((1, 2)) / (error + SMALL) + SMALL).mean()
-    loss = 70 * magnitude + 30 * phased - weight * ratio
-    return loss, {"snr_db": 10 * float(ratio.detach()), "magnitude": float(magnitude.detach())}
-
-
 class SpeechPhase:
     """Training of a mask net, in float or on dyadic grids.
 
@@ -188,13 +124,13 @@ class SpeechPhase:
         front: the front end.
         batch: crops per step.
         crop: samples per crop.
-        weight: of the plain signal's error in the loss.
+        coarse: fraction of the phase in bfloat16.
     """
 
     def __init__(
         self,
         name: str,
-        module: StreamNet,
+        module: MaskNet,
         schedule: Schedule,
         mixer: SpeechMixer,
         held: Sequence[tuple[Tensor, Tensor]],
@@ -202,36 +138,55 @@ class SpeechPhase:
         *,
         batch: int,
         crop: int,
-        weight: float = SIGNAL_WEIGHT,
+        coarse: float = 0.0,
     ) -> None:
         self.name, self.module, self.schedule = name, module, schedule
         self.mixer, self.held, self.batch, self.front = mixer, held, batch, front
-        self.weight = weight
+        self._kept: list[tuple[Bands, Tensor]] = []
+        self.coarse, self.judge = coarse, SpeechLoss(front, RATE_HZ)
         self.crop = max(1, crop // front.hop) * front.hop
 
-    def _of(self, clean: Tensor, noisy: Tensor) -> tuple[Tensor, dict[str, float]]:
-        bands = bands_of(self.front, clean, noisy)
-        features = features_of(self.front, bands.noisy / bands.scale)
-        mask, _ = self.module(features, self.module.initial_state(len(noisy)))
-        return spectral_loss(bands, mask.clamp(max=1.0), self.front.n_bins, self.weight)
+    def _judged(
+        self, bands: Bands, features: Tensor, *, coarse: bool = False
+    ) -> tuple[Tensor, dict[str, float]]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=coarse):
+            mask, _ = self.module(features, self.module.initial_state(len(features)))
+        return self.judge(bands, mask.float().clamp(max=1.0))
 
-    def loss(self, done: float, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:  # noqa: ARG002
-        """Loss of the next mixtures."""
+    def _heard(self, clean: Tensor, noisy: Tensor) -> tuple[Bands, Tensor]:
+        bands = bands_of(self.front, clean, noisy)
+        return bands, features_of(self.front, bands.noisy / bands.scale)
+
+    def _mixtures(self, generator: torch.Generator) -> tuple[Bands, Tensor]:
+        """New mixtures, or some of before: to mix takes as long as to learn."""
+        full = len(self._kept) == KEPT
+        place = int(torch.randint(KEPT, (1,), generator=generator))
+        if full and int(torch.randint(USES, (1,), generator=generator)):
+            return self._kept[place]
         seed = int(torch.randint(2**62, (1,), generator=generator))
-        clean, noisy = self.mixer.batch(self.batch, self.crop, np.random.default_rng(seed))
-        return self._of(clean, noisy)
+        found = self._heard(*self.mixer.batch(self.batch, self.crop, np.random.default_rng(seed)))
+        if full:
+            self._kept[place] = found
+        else:
+            self._kept.append(found)
+        return found
+
+    def loss(self, done: float, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """Loss of the next mixtures."""
+        bands, features = self._mixtures(generator)
+        return self._judged(bands, features, coarse=done < self.coarse)
 
     def validate(self) -> dict[str, float]:
         """Loss on the held mixtures."""
         totals: dict[str, float] = {}
         for clean, noisy in self.held:
-            loss, metrics = self._of(clean, noisy)
+            loss, metrics = self._judged(*self._heard(clean, noisy))
             for name, value in {"objective": float(loss), **metrics}.items():
                 totals[name] = totals.get(name, 0.0) + value / len(self.held)
         return totals
 
 
-def quantize_speech(module: StreamNet, mixer: SpeechMixer, front: StftSpec) -> None:
+def quantize_speech(module: MaskNet, mixer: SpeechMixer, front: StftSpec) -> None:
     """Calibrate on training mixtures, fix every grid, switch to dyadic arithmetic."""
     rng = np.random.default_rng(0)
     set_quantized(module, False)
@@ -303,7 +258,7 @@ def load_speech_data(run: RunFolder) -> SpeechData:
     return SpeechData(mixer("train", train, mixing), held)
 
 
-def _net(run: RunFolder) -> StreamNet:
+def _net(run: RunFolder) -> MaskNet:
     table = denoise_table(run)
     return speech_net(
         mask_spec(FRONT, width=table.width, dilations=table.dilations, bits=table.bits)
@@ -311,11 +266,24 @@ def _net(run: RunFolder) -> StreamNet:
 
 
 def _phase(
-    name: str, run: RunFolder, net: StreamNet, schedule: Schedule, data: SpeechData
+    name: str,
+    run: RunFolder,
+    net: MaskNet,
+    schedule: Schedule,
+    data: SpeechData,
+    coarse: float = 0.0,
 ) -> SpeechPhase:
     table = denoise_table(run)
     return SpeechPhase(
-        name, net, schedule, data.mixer, data.held, FRONT, batch=table.batch, crop=table.crop
+        name,
+        net,
+        schedule,
+        data.mixer,
+        data.held,
+        FRONT,
+        batch=table.batch,
+        crop=table.crop,
+        coarse=coarse,
     )
 
 
@@ -325,7 +293,7 @@ def train_speech_denoiser(run: RunFolder, *, progress: Progress) -> None:
     data = load_speech_data(run)
     torch.manual_seed(recipe.seed)
     schedule = float_schedule(table)
-    phase = _phase("denoise", run, _net(run), schedule, data)
+    phase = _phase("denoise", run, _net(run), schedule, data, table.coarse)
     run_phase(phase, run, seed=recipe.seed, progress=progress)
 
 
@@ -336,7 +304,6 @@ def quantize_speech_denoiser(run: RunFolder, *, progress: Progress) -> dict[str,
     net = _net(run)
     run.load_phase("denoise", net)
     phase = _phase("denoise-q", run, net, dyadic_schedule(recipe, table), data)
-    phase.weight = FINAL_SIGNAL_WEIGHT
     return run_dyadic_phase(
         phase,
         lambda: quantize_speech(net, data.mixer, FRONT),
@@ -346,7 +313,7 @@ def quantize_speech_denoiser(run: RunFolder, *, progress: Progress) -> dict[str,
     )
 
 
-def load_speech_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet:
+def load_speech_denoiser(run: RunFolder, *, quantized: bool = True) -> MaskNet:
     """A run's net, on its dyadic grids or in float.
 
     Raises:
@@ -355,7 +322,7 @@ def load_speech_denoiser(run: RunFolder, *, quantized: bool = True) -> StreamNet
     return load_net(run, lambda: _net(run), quantized=quantized)
 
 
-def denoised_speech(net: StreamNet, x: NDArray[np.floating]) -> NDArray[np.float64]:
+def denoised_speech(net: MaskNet, x: NDArray[np.floating]) -> NDArray[np.float64]:
     """A recording [T] at 16 kHz, in -1..1, through a net and the runtime's front end, aligned."""
     hop, delay = FRONT.hop, FRONT.delay
     room = np.zeros((1, -(-(len(x) + delay) // hop) * hop))

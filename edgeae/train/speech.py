@@ -24,7 +24,6 @@ from edgeae.train.download import data_folder
 
 __all__ = [
     "RATE_HZ",
-    "VOICES",
     "Mixing",
     "Noises",
     "SpeechMixer",
@@ -42,18 +41,10 @@ __all__ = [
 Floats = NDArray[np.float32]
 
 RATE_HZ = 16_000
-VOICES = (
-    (1.0, 1.0),
-    (0.50, 0.84),
-    (0.56, 0.92),
-    (0.62, 0.86),
-    (0.70, 0.96),
-    (0.80, 0.90),
-    (0.88, 1.06),
-    (1.20, 1.04),
-    (1.40, 1.15),
-)
-"""Factors of pitch and formants; the first is the speaker's own voice."""
+VOICES = 4
+"""Other voices that each recording is spoken in."""
+PITCH = (0.48, 1.45)
+"""Lowest and highest factor of another voice's pitch."""
 
 _ORDER = 20  # of the linear prediction
 _FRAME, _STEP = 512, 128
@@ -150,33 +141,35 @@ def in_room(x: Floats, rng: np.random.Generator) -> Floats:
     return heard[: len(x)].astype(np.float32)
 
 
+def another_voice(rng: np.random.Generator) -> tuple[float, float]:
+    """Factors of pitch and formants: lower voices come, more or less, out of longer throats."""
+    pitch = float(np.exp(rng.uniform(*np.log(PITCH))))
+    return pitch, float(np.clip(pitch**0.25 * np.exp(rng.uniform(-0.1, 0.1)), 0.78, 1.2))
+
+
 def said(
-    recordings: Sequence[Floats], seed: int, *, share: float = 0.4, room: float = 0.35
+    recordings: Sequence[Floats], seed: int, *, voices: int = VOICES, room: float = 0.35
 ) -> tuple[Floats, ...]:
-    """One long recording for each voice, with pauses.
+    """What a speaker says, and what others would: one long recording each, with pauses.
 
     Args:
-        recordings: of one speaker.
+        recordings: of one speaker; every one is a new voice in each of the others' recordings.
         seed: of what is random.
-        share: of the recordings, that each other voice says too.
+        voices: how many times others say it all.
         room: share of what is said in a room.
     """
     rng = np.random.default_rng(seed)
-    voices = []
-    for pitch, formant in VOICES:
+    found = []
+    for voice in range(1 + voices):
         parts: list[Floats] = []
         for x in recordings:
-            own = (pitch, formant) == VOICES[0]
-            if not own and rng.random() > share:
-                continue
-            spoken = x if own else revoiced(x, pitch, formant, rng)
+            spoken = revoiced(x, *another_voice(rng), rng) if voice else x
             if rng.random() < room:
                 spoken = in_room(spoken, rng)
             gap = np.zeros(int(rng.uniform(0.05, 0.5) * RATE_HZ), np.float32)
             parts += [spoken / max(float(np.sqrt(np.mean(spoken**2))), 1e-6) * 0.1, gap]
-        if parts:
-            voices.append(np.concatenate(parts))
-    return tuple(voices)
+        found.append(np.concatenate(parts))
+    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)

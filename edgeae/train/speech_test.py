@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgeae.train.speech import RATE_HZ, Noises, audio_files, read_audio, resampled
 
-__all__ = ["SpeechMixture", "digit_sentences", "mixtures", "sentences_of", "si_sdr_db"]
+__all__ = ["SpeechMixture", "digit_sentences", "mixtures", "sentences_of"]
 
 Floats = NDArray[np.float32]
 
@@ -97,21 +97,3 @@ def mixtures(
                 )
             )
     return found
-
-
-def si_sdr_db(clean: NDArray[np.floating], found: NDArray[np.floating]) -> float:
-    """Scale-invariant signal-to-distortion ratio.
-
-    Example:
-        >>> x = np.sin(np.arange(100.0))
-        >>> round(si_sdr_db(x, 2 * x + 0.02 * np.cos(np.arange(100.0))), 1)
-        40.0
-
-    References:
-        Le Roux et al.: SDR - half-baked or well done?, https://arxiv.org/abs/1811.02508, eq. 2.
-    """
-    truth, other = clean.astype(np.float64), found.astype(np.float64)
-    truth, other = truth - truth.mean(), other - other.mean()
-    scaled = truth * ((other @ truth) / max(float(truth @ truth), 1e-12))
-    error = float(np.sum((other - scaled) ** 2))
-    return float(10 * np.log10(max(float(scaled @ scaled), 1e-12) / max(error, 1e-12)))
