@@ -14,6 +14,7 @@ from common import MODELS, OURS, Array, Row, bundle_of, mean, say
 from images import grey, noisy_image
 
 import edgeae
+from edgeae.metrics import si_sdr_db
 from edgeae.train.datasets import load_dataset
 from edgeae.train.denoise_data import without_slow
 from edgeae.train.denoise_images import psnr_db
@@ -21,7 +22,7 @@ from edgeae.train.download import data_folder
 from edgeae.train.noise import NoisePart, mix, snr_db
 from edgeae.train.recipe import load_recipe
 from edgeae.train.speech import RATE_HZ, read_noises
-from edgeae.train.speech_test import digit_sentences, mixtures, si_sdr_db
+from edgeae.train.speech_test import digit_sentences, mixtures
 
 SEED = 21
 SERIES_DB = 6.0
