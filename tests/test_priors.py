@@ -226,7 +226,8 @@ def test_size_is_the_tables_information(
     side = rules.side_features(None, prior.cond(delta), 3000)
     out = prior.net.run(np.concatenate([past, side], axis=1).T[None])[0].T.astype(np.int64)
     mean, ls = rules.means(out)
-    centre, frac16 = rules.place(mean, np.concatenate([x[0, :1], r[:-1]]))
+    first = rules.firsts(x, delta)[None]
+    centre, frac16 = rules.place(mean, np.concatenate([first, r[:-1]]))
     k, remainder = np.divmod(r - centre, delta)
     assert not remainder.any()
     families = [CdfFamily(prior.shape, d, p) for d, p in zip(delta, shift, strict=True)]

@@ -204,9 +204,11 @@ size_t eae_prior_encode(
     init_walk(&w, prior, net, filters);
     if (prior->by_delta) {
         for (c = 0; c < n; c++) {
-            int64_t v = groups * steps > 0 ? clip_index(x[c]) : 0;
-            uint64_t zigzag = v < 0 ? (uint64_t)(-2 * v - 1) : (uint64_t)(2 * v);
-            w.first[c] = (int32_t)v;
+            int64_t v = groups * steps > 0 ? clip_index(x[c]) : 0, half = delta[c] / 2;
+            uint64_t zigzag;
+            v = v < 0 ? -((half - v) / delta[c]) : (half + v) / delta[c];
+            zigzag = v < 0 ? (uint64_t)(-2 * v - 1) : (uint64_t)(2 * v);
+            w.first[c] = (int32_t)clip_index(v * delta[c]);
             do {
                 if (head >= cap)
                     return EAE_OVERFLOW;
@@ -263,6 +265,7 @@ int eae_prior_decode(
     if (prior->by_delta) {
         for (c = 0; c < n; c++) {
             uint64_t zigzag = 0;
+            int64_t first;
             int bit = 0;
             uint8_t byte;
             do {
@@ -274,7 +277,8 @@ int eae_prior_decode(
             } while (byte > 127u);
             if (zigzag > 2 * (uint64_t)EAE_LARGEST_INDEX)
                 return 0;
-            w.first[c] = (zigzag & 1u) ? -(int32_t)((zigzag + 1) / 2) : (int32_t)(zigzag / 2);
+            first = (zigzag & 1u) ? -(int64_t)((zigzag + 1) / 2) : (int64_t)(zigzag / 2);
+            w.first[c] = (int32_t)clip_index(first * delta[c]);
         }
     }
     eae_dec_init(&d, payload + head, len - head);

@@ -36,7 +36,7 @@ def encode_lockstep(
     families = _families(rules, delta)
     if all(step == 1 for step in delta) and rules.adaptive is None:
         return [_encode_known(rules, families, f, cond, u) for f, u in zip(x, code, strict=True)]
-    firsts: list[LongArray] = [rules.firsts(f) for f in x]
+    firsts: list[LongArray] = [rules.firsts(f, delta) for f in x]
     encoders = [RangeEncoder() for _ in x]
     recons = [np.zeros(f.shape, np.int32) for f in x]
     lost: set[int] = set()
@@ -58,7 +58,7 @@ def encode_lockstep(
                 walk.take(c, r)
             walk.learn(t)
     return [
-        None if i in lost else (rules.pack_firsts(firsts[i]) + encoder.finish(), recons[i])
+        None if i in lost else (rules.pack_firsts(firsts[i], delta) + encoder.finish(), recons[i])
         for i, encoder in enumerate(encoders)
     ]
 
@@ -74,7 +74,8 @@ def _encode_known(
     if x.size and max(int(x.max()), -int(x.min())) > LARGEST_INDEX:
         return None
     encoder = RangeEncoder()
-    firsts = anchor = rules.firsts(x)
+    ones = [1] * rules.n_channels
+    firsts = anchor = rules.firsts(x, ones)
     n = x.shape[1]
     for group, frame in enumerate(x.astype(np.int64) if n else ()):
         if rules.net is None:
@@ -93,7 +94,7 @@ def _encode_known(
             for family, *symbol in zip(families, *row, strict=True):
                 family.encode(encoder, *symbol)
         anchor = frame[0]
-    return rules.pack_firsts(firsts) + encoder.finish(), x.copy()
+    return rules.pack_firsts(firsts, ones) + encoder.finish(), x.copy()
 
 
 def decode_lockstep(
@@ -109,7 +110,7 @@ def decode_lockstep(
     firsts: list[LongArray] = []
     decoders = []
     for payload in payloads:
-        first, at = rules.unpack_firsts(payload)
+        first, at = rules.unpack_firsts(payload, delta)
         firsts.append(first)
         decoders.append(RangeDecoder(payload[at:]))
     recons = [np.zeros((*shape, rules.n_channels), np.int32) for shape in shapes]

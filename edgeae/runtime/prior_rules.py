@@ -196,17 +196,26 @@ class PriorRules:
 
     # ---- the payload's head ----
 
-    def firsts(self, x: IntArray) -> LongArray:
-        """Return the anchors of a frame's first step: its first samples, int64 [C]."""
+    def firsts(self, x: IntArray, delta: Sequence[int]) -> LongArray:
+        """Return the anchors of a frame's first step: its first samples, int64 [C].
+
+        Args:
+            x: the frame [G, T, C].
+            delta: the quantizer steps; anchors are sent in these.
+        """
         if not x.size:
             return np.zeros(self.n_channels, np.int64)
-        firsts: LongArray = np.clip(x[0, 0].astype(np.int64), -LARGEST_INDEX, LARGEST_INDEX)
-        return firsts
+        first = np.clip(x[0, 0].astype(np.int64), -LARGEST_INDEX, LARGEST_INDEX)
+        width = np.array(delta, np.int64)
+        counts = np.sign(first) * ((np.abs(first) + width // 2) // width)
+        anchors: LongArray = np.clip(counts * width, -LARGEST_INDEX, LARGEST_INDEX)
+        return anchors
 
-    def pack_firsts(self, values: LongArray) -> bytes:
+    def pack_firsts(self, values: LongArray, delta: Sequence[int]) -> bytes:
         """Return the payload's head: the anchors as zigzag varints, where they are sent."""
         out = bytearray()
-        for v in values.tolist() if self.by_delta else ():
+        for value, width in zip(values.tolist() if self.by_delta else (), delta, strict=False):
+            v = (abs(value) + width // 2) // width * (1 if value >= 0 else -1)
             z = -2 * v - 1 if v < 0 else 2 * v
             while z > 127:
                 out.append(z & 127 | 128)
@@ -214,7 +223,7 @@ class PriorRules:
             out.append(z)
         return bytes(out)
 
-    def unpack_firsts(self, payload: bytes) -> tuple[LongArray, int]:
+    def unpack_firsts(self, payload: bytes, delta: Sequence[int]) -> tuple[LongArray, int]:
         """Return the anchors and where the range coder's bytes begin."""
         values, at = np.zeros(self.n_channels, np.int64), 0
         for c in range(self.n_channels if self.by_delta else 0):
@@ -228,5 +237,5 @@ class PriorRules:
                 at, bit = at + 1, bit + 7
             if z > 2 * LARGEST_INDEX:
                 raise CorruptError("damaged prior-coded bytes: a first sample is out of range")
-            values[c] = -((z + 1) >> 1) if z & 1 else z >> 1
-        return values, at
+            values[c] = (-((z + 1) >> 1) if z & 1 else z >> 1) * delta[c]
+        return np.clip(values, -LARGEST_INDEX, LARGEST_INDEX), at

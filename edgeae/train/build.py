@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from edgeae.bitstream.cdf import SCALE16
 from edgeae.errors import ConfigError
 from edgeae.models.latent_prior import LatentPriorNet
 from edgeae.models.pixel_prior import PixelPriorNet, PixelPriorSpec
@@ -26,6 +27,7 @@ __all__ = [
 
 MIN_OUT_BITS = 8
 WHOLE_LATENTS = 64  # of an image's code of so few steps, a prior with cells sees all
+LARGEST_SCALE = SCALE16[-1] // 16  # of a prior, in its own units
 MAX_CENTER = 1 << 23  # the largest |index| that the analysis net is fed
 
 
@@ -144,6 +146,14 @@ def image_radius(taps: int) -> int:
     return max(1, round(math.sqrt(taps / 2)))
 
 
+def _feature_shift(recipe: SamplePriorRecipe, of_data: int) -> int:
+    """The recipe's shift, else the data's; at least so much that scales reach the widest step."""
+    shift = of_data if recipe.feature_shift is None else recipe.feature_shift
+    while LARGEST_SCALE << shift < max(recipe.steps):
+        shift += 1
+    return shift
+
+
 def build_sample_prior(recipe: SamplePriorRecipe, setup: Setup) -> SamplePriorNet:
     """One sample prior.
 
@@ -167,12 +177,14 @@ def build_sample_prior(recipe: SamplePriorRecipe, setup: Setup) -> SamplePriorNe
             f"images {setup.shape[1]} pixels wide are too wide for sample_prior.taps "
             f"{recipe.taps}: a prior reaches at most {MAX_OFFSET} pixels back"
         )
+    shift = tuple(_feature_shift(recipe, p) for p in setup.feature_shift)
+    finer = round(sum(setup.feature_shift) / setup.channels - sum(shift) / setup.channels)
     return SamplePriorNet(
         SamplePriorSpec(
             channels=setup.channels,
             kind=recipe.kind,
-            feature_shift=setup.feature_shift,
-            feature_exponent=setup.feature_exponent,
+            feature_shift=shift,
+            feature_exponent=min(max(setup.feature_exponent + finer, 0), 10),
             center=setup.center,
             width=recipe.width,
             offsets=(taps, *later),

@@ -150,6 +150,8 @@ class SamplePriorRecipe:
         crop: items per crop.
         learning_rate: peak learning rate.
         augment: octaves of random gain of a crop.
+        feature_shift: the net counts in 2^this grid steps and sees changes of up to 2,047 of these;
+            left out: so that the data's largest change fits.
         adaptive: let each frame correct the net, where that saves bytes on the validation part.
         adaptive_gains: per step, ascending, how freely a frame moves the net's mean (0: not at all,
             0.003 is usual); empty: chosen on the validation part, which is of known devices.
@@ -168,6 +170,7 @@ class SamplePriorRecipe:
     crop: int = 1024
     learning_rate: float = 3e-3
     augment: float = 0.0
+    feature_shift: int | None = None
     adaptive: bool = True
     adaptive_gains: tuple[float, ...] = ()
 
