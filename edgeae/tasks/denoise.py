@@ -12,7 +12,7 @@ stream is cut never shows in its bits.
 
 Where a gain is to be measured, the first seconds are kept. When there are enough, the net forgets
 them and runs through them once more, scaled: from there on every sample is what a denoiser gives
-that was told the gain and the zero from the start.
+that was told the gain and the zero from the start, but for where it rests.
 """
 
 from __future__ import annotations
@@ -76,8 +76,9 @@ class Denoiser:
             of 1000 counts/mV where the net knows 200. ``"auto"`` measures it on the first four
             seconds of each stream, up to a power of two, and the zero with it; what comes out
             meanwhile is as without. A shorter stream, or one that is silent then, keeps its gain.
-        zero: of series: the sample that stands for nothing, one or [C]; None takes the center that
-            the net was trained on (or measures it, with ``"auto"``).
+        zero: of series: the sample that stands for nothing, one or [C], going in and coming out;
+            None takes the center that the net was trained on. With ``"auto"`` it is measured going
+            in, and what comes out rests on that center, before and after.
 
     Attributes:
         delay_samples: by which the output lags.
@@ -200,7 +201,8 @@ class Denoiser:
 
     def reset(self) -> None:
         """Forget the past: the next block is the first of a signal. What is told stays."""
-        self._samples.gain, self._samples.zero = (values.copy() for values in self._told)
+        samples = self._samples
+        samples.gain, samples.zero, samples.rest = (values.copy() for values in self._told)
         self._meter = LevelMeter(self.bundle, self.streams) if self._measures else None
         self._restart()
 
@@ -217,6 +219,7 @@ class Denoiser:
             "counts": np.array([self._n_started, self._samples.n_held], np.int64),
             "gain": self._samples.gain,
             "zero": self._samples.zero,
+            "rest": self._samples.rest,
         }
         if self._meter is not None:
             arrays |= {f"level.{name}": value for name, value in self._meter.state().items()}
@@ -252,6 +255,7 @@ class Denoiser:
         last = self._state_array(arrays, "last", "f", (channels,))
         gain = self._state_array(arrays, "gain", "f", ())
         zero = self._state_array(arrays, "zero", "f", (channels,))
+        rest = self._state_array(arrays, "rest", "f", (channels,))
         meter = self._meter_of(arrays)
         counts = arrays.get("counts", np.zeros(0))
         if (gain <= 0).any():
@@ -272,6 +276,7 @@ class Denoiser:
         self._net.restore(net)
         self._meter = meter
         self._samples.gain, self._samples.zero = gain.astype(np.float64), zero.astype(np.float64)
+        self._samples.rest = rest.astype(np.float64)
         self._pending, self._queue = pending.astype(np.float64), queue.astype(np.float64)
         self._samples.last = last.astype(np.float64)
         self._n_started, self._samples.n_held = int(counts[0]), int(counts[1])
@@ -280,8 +285,8 @@ class Denoiser:
 
     def _set_level(
         self, gain: float | str, zero: ArrayLike | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Take gain and zero as they are told, and give copies; make a meter to measure them."""
+    ) -> tuple[NDArray[np.float64], ...]:
+        """Take gain, zero and rest as they are told; give copies. Make a meter where one is due."""
         samples = self._samples
         if samples.is_sound and (gain != 1 or zero is not None):
             raise ConfigError(
@@ -296,7 +301,8 @@ class Denoiser:
             samples.gain[:] = told_gain(gain)
             if zero is not None:
                 samples.zero[:] = samples.index_of(told_zero(zero, samples.channels))
-        return samples.gain.copy(), samples.zero.copy()
+                samples.rest = samples.zero.copy()
+        return samples.gain.copy(), samples.zero.copy(), samples.rest.copy()
 
     def _advance(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """The next indices [N, C, T] in, as many out; levels that are to be measured are."""

@@ -37,6 +37,7 @@ class DenoiserSamples:
         last: float64 [N, C], the last sample of each channel, as scaled.
         gain: float64 [N], by which each stream is multiplied.
         zero: float64 [N, C], the index that becomes the net's center.
+        rest: float64 [N, C], the index that the net's center becomes on the way out.
     """
 
     def __init__(self, bundle: Bundle, streams: int) -> None:
@@ -50,6 +51,7 @@ class DenoiserSamples:
         center = np.broadcast_to(np.array(bundle.denoise.center, np.float64), self.channels)
         self.center = np.tile(center, (streams, 1))
         self.gain, self.zero = np.ones(streams), self.center.copy()
+        self.rest = self.center.copy()
         self.reset()
 
     def reset(self) -> None:
@@ -128,9 +130,9 @@ class DenoiserSamples:
 
     def unscale(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the net gives [N, C, T] as indices."""
-        if np.any(self.gain != 1) or np.any(self.zero != self.center):
+        if np.any(self.gain != 1) or np.any(self.rest != self.center):
             around = (values - self.center[:, :, None]) / self.gain[:, None, None]
-            return around + self.zero[:, :, None]
+            return around + self.rest[:, :, None]
         return values
 
     def give(self, values: NDArray[np.float64], form: Form) -> Samples:
