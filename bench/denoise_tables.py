@@ -146,7 +146,7 @@ def _joined(notes: list[str]) -> str:
 
 
 def robust() -> str:
-    """Conditions: noisy, and what ours makes of it."""
+    """Conditions: noisy, and what ours makes of it, as it is and with the level measured."""
     found = rows_of("robust")
     tasks = in_order(found, "data")
     parts = []
@@ -154,15 +154,17 @@ def robust() -> str:
         rows = [row for row in found if row["data"] == task]
         body = []
         metric = "snr"
+        methods = [m for m in in_order(rows, "method") if m.startswith(OURS)]
         for condition in dict.fromkeys(row["level"] for row in rows):
             own = [row for row in rows if row["level"] == condition]
             if own[0]["metric"] == "below_signal":
-                body.append([condition, "–", f"{float(own[0]['value']):.0f} dB below the signal"])
+                below = f"{float(own[0]['value']):.0f} dB below the signal"
+                body.append([condition, "–", below, *([""] * (len(methods) - 1))])
                 continue
             metric = own[0]["metric"]
-            values = [find(own, method=method) for method in (NOISY, OURS)]
+            values = [find(own, method=method) for method in (NOISY, *methods)]
             body.append([condition, *(number(value, DIGITS[metric]) for value in values)])
-        parts.append(markdown([task, f"noisy: {WORDS[metric]}", OURS], body))
+        parts.append(markdown([task, f"noisy: {WORDS[metric]}", *methods], body))
     return "\n\n".join(parts)
 
 

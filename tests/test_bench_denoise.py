@@ -112,13 +112,13 @@ def test_faults_and_silence(bench):
     clean = np.sin(np.arange(4000) / 9.0)[:, None] * 100
     noisy = clean + np.random.default_rng(0).normal(0, 20, clean.shape)
     faults = list(robust.faults(clean, noisy, np.zeros(1)))
-    rows = list(
-        robust.compared("x", iter(faults), np.nan_to_num, lambda a, b: -np.abs(a - b).mean(), "snr")
-    )
-    assert len(rows) == 2 * len(faults) == 10
+    runs = {"edgeae": np.nan_to_num, "other": np.nan_to_num}
+    rows = list(robust.compared("x", iter(faults), runs, lambda a, b: -np.abs(a - b).mean(), "snr"))
+    assert len(rows) == 3 * len(faults) == 15
+    assert len(list(robust.faults(clean, noisy, np.full(1, 9.0)))) == 6
     assert robust.silence("x", 0 * clean, clean, lambda y: y)[5] == 120
     with pytest.raises(AssertionError, match="no number"):
-        list(robust.compared("x", iter(faults), lambda y: y, lambda *_: 0.0, "snr"))
+        list(robust.compared("x", iter(faults), {"x": lambda y: y}, lambda *_: 0.0, "snr"))
 
 
 def test_tables_read_what_is_there(bench):
