@@ -141,6 +141,8 @@ class Grid:
             and not for -0.0).
         """
         x = np.asarray(x)
+        if x.dtype.kind in "iu" and self.num == self.den == 1 and x.dtype.itemsize <= 2:
+            return x.astype(np.int32), np.ones(x.shape, np.bool_)  # nothing can go wrong
         if x.dtype.kind in "iu" and self.den == 1:
             wide = np.minimum(x, x.dtype.type(min(_INT64_MAX, np.iinfo(x.dtype).max)))
             n64 = wide.astype(np.int64) // self.num
@@ -161,6 +163,9 @@ class Grid:
         """Samples of the given dtype at indices ``n``; integer dtypes saturate at their ends."""
         kind = np.dtype(dtype)
         if kind.kind in "iu" and self.den == 1 and self.num < 1 << 32:
+            if self.num == 1 and kind.itemsize <= 2:
+                info = np.iinfo(kind)
+                return np.minimum(np.maximum(n, info.min), info.max).astype(kind)
             wide = np.asarray(n, np.int64) * self.num
             if kind.itemsize == 8:
                 return (np.maximum(wide, 0) if kind.kind == "u" else wide).astype(kind)

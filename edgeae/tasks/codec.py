@@ -39,11 +39,12 @@ from edgeae.native import core
 from edgeae.runtime.any_prior import encode_samples
 from edgeae.runtime.latent_prior import encode_latents, step_condition
 from edgeae.runtime.manifest import NetSpec
+from edgeae.runtime.pixel_prior import PixelPrior
 from edgeae.runtime.transform import analyse, symbolize, synthesise
 from edgeae.signal.ulps import ulps_beside
 from edgeae.tasks.checks import all_differ, bridged, looks_easy, samples_within
 from edgeae.tasks.frame_decoder import FrameDecoder
-from edgeae.tasks.search import search_symbols
+from edgeae.tasks.search import search_symbols, worth_of_a_bit
 from edgeae.tasks.setup import Indices, Samples
 
 __all__ = ["FrameCodec", "frames_at_once", "lossy_delta", "lossy_rmse"]
@@ -284,8 +285,16 @@ class FrameCodec(FrameDecoder):
         found: list[list[_Candidate]] = [[] for _ in blocks]
         missed = []
         coded = self._neural([block.x for block in blocks], step)
+        pixels = self._pixels([block.x for block in blocks])
+        worth = worth_of_a_bit(self.model(), step)
         for number, (block, (payload, recon, check)) in enumerate(zip(blocks, coded, strict=True)):
             rmse = self._rmse(block, recon)
+            other = pixels[number]
+            if other is not None and worth is not None:
+                cost = 8 * len(head + payload) + self._error(block, recon) / worth
+                if 8 * len(other.payload) + self._error(block, other.recon) / worth < cost:
+                    found[number].append(other)
+                    continue
             if (rmse > limit).any():
                 missed.append(number)
                 continue
@@ -342,10 +351,31 @@ class FrameCodec(FrameDecoder):
         checks = [None if self.header.exact else sample_check(y) for y in symbols]
         return list(zip(payloads, recons, checks, strict=True))
 
+    def _pixels(self, x: list[Indices]) -> list[_Candidate | None]:
+        """Frames of a lossy stream by the first pixel prior, where there is one."""
+        for variant, prior in enumerate(self.priors):
+            if isinstance(prior, PixelPrior):
+                return [
+                    None
+                    if coded is None
+                    else _Candidate(
+                        mode=Mode.NEURAL_PAST, payload=coded[0], recon=coded[1], variant=variant
+                    )
+                    for coded in encode_samples(prior, x, self.header.deltas)
+                ]
+        return [None] * len(x)
+
+    def _error(self, block: _Block, recon: Indices) -> float:
+        """Squared error over the samples that the grid holds."""
+        error = (block.x - recon.astype(np.float64)).reshape(-1) * block.held
+        return float(np.dot(error, error))
+
     def _rmse(self, block: _Block, recon: Indices) -> NDArray[np.float64]:
         """Per channel the root mean squared error in indices, over samples that the grid holds."""
         held = block.held.reshape(-1, self.header.channels)
-        error = (block.x - recon.astype(np.float64)).reshape(held.shape) * held
+        error = np.subtract(block.x, recon, dtype=np.float64).reshape(held.shape)
+        if not held.all():
+            error *= held
         power = np.einsum("nc,nc->c", error, error)
         result: NDArray[np.float64] = np.sqrt(power / np.maximum(held.sum(axis=0), 1))
         return result
