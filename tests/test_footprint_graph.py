@@ -27,7 +27,7 @@ CASES = [
     ("ecg", "prior.onnx", (1, 9, 32)),
     ("ecg", "sample_prior_0.onnx", (1, 2, 64)),
     ("mnist", "encoder.onnx", (2, 1, 28, 28)),
-    ("mnist", "decoder.onnx", (1, 8, 7, 7)),
+    ("mnist", "decoder.onnx", (1, 12, 7, 7)),
     ("mnist-dense", "encoder.onnx", (1, 784, 1)),
     ("mnist-dense", "decoder.onnx", (1, 64, 1)),
     ("imu", "encoder.onnx", (1, 6, 256)),

@@ -157,8 +157,9 @@ def latent_bits(prior: AnyLatentPrior, y: IntArray, cond: int = 0) -> npt.NDArra
     symbol = np.clip(k, -reach - 1, reach + 1) + reach + 1
     fraction = mean - 16 * centre
     freq = family.cum(scale, fraction, symbol + 1) - family.cum(scale, fraction, symbol)
-    bits: npt.NDArray[np.float64] = 16 - np.log2(freq) + low_bits
-    return bits + (beyond > 0) * (2 * np.log2(beyond + 1) + 1)
+    escape = (beyond > 0) * (2 * np.log2(beyond + 1) + 1)
+    bits: npt.NDArray[np.float64] = 16 - np.log2(freq) + low_bits + escape
+    return bits
 
 
 def encode_latents(prior: AnyLatentPrior, y: Sequence[IntArray], cond: int = 0) -> list[bytes]:

@@ -323,11 +323,16 @@ class StreamEncoder:
             trial = self._open_steering(header)
             trial.meet(first)
             step, _ = self._steered_frame(first, trial)
-            header = replace(header, step=step, deltas=lossy_deltas(self._net(), step))
+            header = replace(header, step=step, deltas=lossy_deltas(self._model(), step))
             self._codec = self._open_codec(header)
             self._packer = StreamPacker(header)
             self._steering = self._open_steering(header)
         return self._sent(self._packer.begin())
+
+    def _model(self) -> Bundle:
+        if self._bundle is None:
+            raise AssertionError("a lossy stream without a bundle")
+        return self._bundle
 
     def _open_codec(self, header: StreamHeader) -> FrameCodec:
         codec = FrameCodec(header, self._bundle)

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from edgeae.bitstream.header import Profile, Promise, StreamHeader
 from edgeae.errors import ConfigError, ModelError
 from edgeae.runtime.bundle import Bundle
-from edgeae.runtime.manifest import NetSpec
+from edgeae.runtime.pixel_prior import PixelPrior
 from edgeae.signal.grid import NEAR_ULPS, Grid, GridSpec, detect_grid, fallback_grid
 from edgeae.signal.lattice import Lattice
 from edgeae.signal.ulps import ulps_beside
 from edgeae.tasks.codec import lossy_delta, lossy_rmse
+from edgeae.tasks.search import worth_of_a_bit
 
 __all__ = [
     "GridChoice",
@@ -49,6 +50,7 @@ _FRAME_SAMPLES = 1 << 20
 _LEVELS = 16
 """A lossy stream leaves the model's grid only for one that this many values show."""
 MAX_EFFORT = 16
+_ERROR_PER_BIT = math.log(2) / 6  # squared error that a bit saves, of a quantizer of step 1
 RADIO_HEAD_BYTES = 16
 """An upper limit of what a radio frame of one item adds to its samples."""
 
@@ -337,7 +339,7 @@ def make_header(
                 "lossy coding needs a bundle with a window code: give max_error or lossless"
             )
         step = _latent_step(bundle, options, ())
-        deltas = lossy_deltas(net, step)
+        deltas = lossy_deltas(bundle, step)
     else:
         _require_exact(bundle, promise)
         deltas = tuple(2 * bound + 1 for bound in choice.bounds)
@@ -369,9 +371,18 @@ def make_header(
     )
 
 
-def lossy_deltas(net: NetSpec, step: int) -> tuple[int, ...]:
-    """Residual steps of the frames of a lossy stream that the window code misses."""
-    return tuple(lossy_delta(limit) for limit in lossy_rmse(net, step))
+def lossy_deltas(bundle: Bundle, step: int) -> tuple[int, ...]:
+    """Steps of the frames of a lossy stream that are coded without the window code.
+
+    Those are frames that it misses; where there is a pixel prior also all that this prior codes
+    for less. Its step is the one at which a bit buys as much as with the window code.
+    """
+    worth = worth_of_a_bit(bundle, step)
+    for prior, spec in zip(bundle.sample_priors, bundle.sample_prior_ranges, strict=True):
+        if isinstance(prior, PixelPrior) and worth is not None:
+            delta = 2 * round((math.sqrt(worth / _ERROR_PER_BIT) - 1) / 2) + 1
+            return (min(max(delta, spec.delta_min), spec.delta_max),)
+    return tuple(lossy_delta(limit) for limit in lossy_rmse(bundle.net, step))
 
 
 def _require_exact(bundle: Bundle | None, promise: Promise) -> None:

@@ -117,7 +117,7 @@ class _Search:
         """Squared error of every frame at a step, in a stream whose header has another one."""
         base = step if base is None else base
         if (step, base) not in self._known:
-            deltas = lossy_deltas(self._net, base)
+            deltas = lossy_deltas(self._bundle, base)
             codec = FrameCodec(replace(self._header, step=base, deltas=deltas), self._bundle)
             found = []
             at_once = frames_at_once(self._blocks[0].size)

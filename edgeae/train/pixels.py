@@ -18,7 +18,7 @@ from edgeae.train.run import Schedule
 __all__ = ["PixelPriorPhase", "quantize_pixel_prior"]
 
 VALIDATED_IMAGES = 256
-FIRST_SHARE = 2 / 3  # of a batch at the first of the recipe's steps
+FIRST_SHARE = 0.4  # of a batch at the first of the recipe's steps
 
 
 class PixelPriorPhase:
