@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import edgeae
 import edgeae.native as native
 from edgeae.errors import CorruptError, ModelError
 from edgeae.models.dyadic import calibrating, set_quantized
@@ -18,8 +19,10 @@ from edgeae.runtime import pixel_coding
 from edgeae.runtime.any_prior import decode_samples, encode_samples, unpack_prior
 from edgeae.runtime.pixel_prior import PixelPrior
 from edgeae.runtime.pixel_rules import PixelRaster, level_bins
+from edgeae.tasks.plan import lossy_deltas
 
 LOW = 3
+MODELS = Path(__file__).parents[1] / "export" / "models"
 
 
 def make(
@@ -60,12 +63,13 @@ def frames_of(x: torch.Tensor) -> np.ndarray:
 
 
 @pytest.fixture(params=["c", "numpy"])
-def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "numpy":
         monkeypatch.setattr(native, "core", None)
     elif native.core is None:
         pytest.skip("the extension is not built")
-    yield request.param
+    name: str = request.param
+    return name
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -181,3 +185,25 @@ def test_bins_keep_the_bound_and_the_ground(step: int, ground: int) -> None:
     assert back[ground] == ground
     assert bins[0] == 0
     assert set(np.diff(bins)) <= {0, 1}
+
+
+def test_lossy_streams_take_the_prior_that_gives_more_for_a_bit() -> None:
+    """With a pixel prior every lossy frame is coded by what costs least, and steps fit the span."""
+    model = edgeae.load(MODELS / "mnist")
+    y, x = np.indices((28, 28))
+    rings = [255.0 / (1 + np.exp(2 * (np.hypot(y - 14, x - c) - 6))) for c in (11, 13, 15, 17)]
+    pictures = np.stack(rings).round().astype(np.uint8)
+    sizes, errors = [], []
+    for step in (12, 28, 46):
+        data = edgeae.encode(model, pictures, step=step, profile="radio", frame_length=1)
+        back = edgeae.decode(model, data)
+        assert back.shape == pictures.shape
+        sizes.append(len(data))
+        errors.append(float(np.mean((back.astype(float) - pictures) ** 2)))
+    assert sizes == sorted(sizes, reverse=True)
+    assert errors == sorted(errors)
+    deltas = {lossy_deltas(model, step) for step in (5, 12, 28, 46)}
+    assert len(deltas) > 2
+    for (delta,) in deltas:
+        assert delta % 2 == 1
+        assert abs(255 / delta - round(255 / delta)) < 0.34

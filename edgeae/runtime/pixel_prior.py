@@ -84,6 +84,11 @@ class PixelPrior:
         """Channels C of an image."""
         return self.raster.channels
 
+    @property
+    def span(self) -> int:
+        """From the ground to the level farthest from it."""
+        return max(self.ground, self.net.n_outputs - 1 - self.ground)
+
     @cached_property
     def rules(self) -> PixelRules:
         """What is coded, and how."""

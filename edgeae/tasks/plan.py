@@ -50,6 +50,7 @@ _FRAME_SAMPLES = 1 << 20
 _LEVELS = 16
 """A lossy stream leaves the model's grid only for one that this many values show."""
 MAX_EFFORT = 16
+_NEAR = 0.12  # how far, as a share, a step may lie from the one that was asked for
 _ERROR_PER_BIT = math.log(2) / 6  # squared error that a bit saves, of a quantizer of step 1
 RADIO_HEAD_BYTES = 16
 """An upper limit of what a radio frame of one item adds to its samples."""
@@ -380,9 +381,16 @@ def lossy_deltas(bundle: Bundle, step: int) -> tuple[int, ...]:
     worth = worth_of_a_bit(bundle, step)
     for prior, spec in zip(bundle.sample_priors, bundle.sample_prior_ranges, strict=True):
         if isinstance(prior, PixelPrior) and worth is not None:
-            delta = 2 * round((math.sqrt(worth / _ERROR_PER_BIT) - 1) / 2) + 1
+            delta = _fitting(math.sqrt(worth / _ERROR_PER_BIT), prior.span)
             return (min(max(delta, spec.delta_min), spec.delta_max),)
     return tuple(lossy_delta(limit) for limit in lossy_rmse(bundle.net, step))
+
+
+def _fitting(delta: float, span: int) -> int:
+    """An odd step near ``delta`` that divides the span of levels best: its ends are common."""
+    low, high = (max(round((delta * by - 1) / 2), 0) for by in (1 - _NEAR, 1 + _NEAR))
+    odd = range(2 * low + 1, 2 * high + 2, 2)
+    return min(odd, key=lambda d: (abs(span / d - round(span / d)), abs(d - delta)))
 
 
 def _require_exact(bundle: Bundle | None, promise: Promise) -> None:
