@@ -101,7 +101,7 @@ def signal_of(channels: int = 1) -> Signal:
 def test_rules_are_chosen_by_the_bytes_of_held_out_frames() -> None:
     prior = plain_prior(38)
     recipe = SamplePriorRecipe(steps=(1, 5))
-    found = fit_adaptive(prior, signal_of(), recipe, None)
+    found = fit_adaptive(prior, (signal_of(),), recipe, None)
     assert found.adaptive is not None
     assert min(found.adaptive.gains) > 0
     assert found.adaptive.steps == (1, 5)
@@ -110,8 +110,8 @@ def test_rules_are_chosen_by_the_bytes_of_held_out_frames() -> None:
     assert size(found, x) < 0.8 * size(prior, x)
     again = SamplePrior.from_arrays(found.to_arrays())
     assert encode_samples(again, [x])[0][0] == encode_samples(found, [x])[0][0]  # type: ignore[index]
-    assert fit_adaptive(prior, signal_of(), replace(recipe, adaptive=False), None) is prior
-    told = fit_adaptive(prior, signal_of(), replace(recipe, adaptive_gains=(0.0, 0.01)), None)
+    assert fit_adaptive(prior, (signal_of(),), replace(recipe, adaptive=False), None) is prior
+    told = fit_adaptive(prior, (signal_of(),), replace(recipe, adaptive_gains=(0.0, 0.01)), None)
     assert told.adaptive is not None
     assert told.adaptive.gains == pytest.approx((0.0, 0.01), abs=1e-6)
 

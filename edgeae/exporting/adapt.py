@@ -36,6 +36,7 @@ from edgeae.exporting.restore import Restored, restore_model
 from edgeae.metrics import rmse
 from edgeae.models.integer import runtime_latent_prior, runtime_sample_prior
 from edgeae.quantize.adapt import AdaptSettings, adapt_sample_prior, adapt_window_code
+from edgeae.quantize.adaptive import fit_adaptive
 from edgeae.quantize.tables import count_latent_shape, count_sample_shape
 from edgeae.runtime.bundle import Bundle, pack_coder, seal, write_bundle
 from edgeae.runtime.golden import make_golden
@@ -406,8 +407,11 @@ class _Workshop:
         def bits(prior: SamplePrior) -> float:
             return _mean_over(spec.steps, lambda s: self._sample_bits(prior, s, codes))
 
-        best = min(candidates, key=bits)
-        part = _part(f"sample prior {number}", bits(parent), bits(best), only_tables=best is tables)
+        own = dataclasses.replace(spec, adaptive_gains=(), augment=0.0)  # this device, no other
+        tried = [(c, fit_adaptive(c, (self.choose,), own, code)) for c in candidates]
+        trained, best = min(tried, key=lambda pair: bits(pair[1]))
+        only_tables = trained is tables
+        part = _part(f"sample prior {number}", bits(parent), bits(best), only_tables=only_tables)
         if part.better:
             priors = [*old.sample_priors]
             priors[number] = best

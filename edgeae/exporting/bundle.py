@@ -98,7 +98,7 @@ def export_run(
         prior = runtime_prior(net, shape)
         if isinstance(prior, SamplePrior):
             spec = model.recipe.sample_prior[i]
-            prior = fit_adaptive(prior, parts.validation, spec, model.code)
+            prior = fit_adaptive(prior, (parts.train, parts.validation), spec, model.code)
         priors.append(prior)
         role = f"sample_prior_{i}"
         graphs[f"{role}.onnx"] = causal_graph(priors[-1].net, {**about, "role": role})

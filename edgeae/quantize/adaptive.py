@@ -2,7 +2,7 @@
 
 What pays depends on the signal and on the bound. A filter that learns while it codes mends a net
 that meets another device or person; where the net already fits, it only costs. So each choice is
-made by real bytes on the validation part, and where the recipe expects other devices (its
+made by real bytes, and where the recipe expects other devices (its
 ``augment``), also on the same frames as another sensor's filter and gain would give them.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from edgeae.bitstream.cdf import laplace_shape, logistic_shape
 from edgeae.runtime.adaptive import N_PARTS, AdaptiveRules
 from edgeae.runtime.sample_prior import SamplePrior, encode_samples
-from edgeae.train.phases import BASE_STEP, Signal, WindowCode, code_of
+from edgeae.train.phases import BASE_STEP, Signal, WindowCode, code_of, elsewhere
 from edgeae.train.recipe import SamplePriorRecipe
 
 __all__ = ["fit_adaptive"]
@@ -31,7 +31,6 @@ GAINS = (0.0, 0.0003, 0.001, 0.003, 0.01)
 TAPS = 16
 TAPS_OF_MANY = 8  # where there are other channels to read
 MAX_FILTERED = 8  # channels whose filters the validation part may ask for: they take time
-COLOUR = 0.3  # how far another sensor's filter may go, per octave of the recipe's augment
 LOUD = 0.99  # share of the frames that count as known loudness
 LEAST_GAIN = 0.003  # a smaller saving does not pay for the time that adapting takes
 
@@ -60,20 +59,24 @@ class _Held:
 
 
 def fit_adaptive(
-    prior: SamplePrior, signal: Signal, recipe: SamplePriorRecipe, code: WindowCode | None
+    prior: SamplePrior,
+    signals: Sequence[Signal],
+    recipe: SamplePriorRecipe,
+    code: WindowCode | None,
 ) -> SamplePrior:
-    """Return the prior with the rules and the shape that code held-out frames in the fewest bytes.
+    """Return the prior with the rules and the shape that code frames in the fewest bytes.
 
     Args:
         prior: the quantized prior, with the shape counted for it.
-        signal: held-out signal.
+        signals: to take frames from, from each as many: held-out signal, and training signal where
+            that is but the tail of a recording.
         recipe: how it was trained.
         code: the window code, where the prior reads it.
 
     Returns:
-        The prior as it was, if adapting saves less than 0.3 %.
+        The prior as it was, if adapting saves less than 0.3 % and no other devices are expected.
     """
-    held = _held(signal, recipe, code if prior.has_code else None)
+    held = _held(signals, recipe, code if prior.has_code else None)
     if not recipe.adaptive or not held.frames:
         return prior
     channels = prior.n_channels
@@ -114,8 +117,8 @@ def fit_adaptive(
             [(replace(best, adaptive=rules_of([g] * len(steps), shares)), g) for g in GAINS]
         )
         best = replace(best, adaptive=rules_of(gains, shares))
-    best = replace(best, adaptive=replace(_rules(best), levels=_levels(signal)))
-    if recipe.adaptive_gains:
+    best = replace(best, adaptive=replace(_rules(best), levels=_levels(signals)))
+    if recipe.adaptive_gains or recipe.augment > 0:
         return best
     return best if score(best) < score(prior) + float(np.log2(1 - LEAST_GAIN)) else prior
 
@@ -125,12 +128,13 @@ def _rules(prior: SamplePrior) -> AdaptiveRules:
     return prior.adaptive
 
 
-def _levels(signal: Signal) -> tuple[int, ...]:
+def _levels(signals: Sequence[Signal]) -> tuple[int, ...]:
     """Per channel, the mean change of the loudest frames: see `AdaptiveRules.levels`."""
-    if signal.is_image:
+    if signals[0].is_image:
         return ()
     loudness = [
         (piece[:, 1:] - piece[:, :-1]).abs().double().mean(1)
+        for signal in signals
         for segment in signal.segments
         for piece in torch.split(segment, FRAME, -1)
         if piece.shape[-1] > 1
@@ -148,32 +152,25 @@ def _weights(shares: Sequence[float]) -> tuple[int, ...]:
     return tuple(weights)
 
 
-def _held(signal: Signal, recipe: SamplePriorRecipe, code: WindowCode | None) -> _Held:
+def _held(signals: Sequence[Signal], recipe: SamplePriorRecipe, code: WindowCode | None) -> _Held:
     generator = torch.Generator().manual_seed(5)
-    if signal.is_image:
-        x = signal.crops(4 * FRAMES, 0, generator)
-    else:
-        length = min(FRAME, max(s.shape[-1] for s in signal.segments))
+    parts = []
+    for signal in signals:
+        if signal.is_image:
+            parts.append(signal.crops(4 * FRAMES, 0, generator))
+            continue
+        length = min(FRAME, *(max(s.shape[-1] for s in each.segments) for each in signals))
         if code is not None:
             unit = code.analysis.spec.stride
             length = length // unit * unit
         if not length:
             return _Held([], None)
-        x = signal.crops(FRAMES, length, generator)
-        if recipe.augment > 0:
-            x = torch.cat([x, _elsewhere(x, recipe.augment, generator)])
+        parts.append(signal.crops(FRAMES // len(signals), length, generator))
+    x = torch.cat(parts)
+    if recipe.augment > 0 and not signals[0].is_image:
+        x = torch.cat([x, elsewhere(x, recipe.augment, generator)])
     u = None if code is None else code_of(code, x, torch.full((len(x),), BASE_STEP))
     return _Held(_frames(x), None if u is None else _frames(u))
-
-
-def _elsewhere(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """The frames through another sensor: two taps of some other filter, and another gain."""
-    u = (torch.rand(3, len(x), 1, 1, generator=generator) * 2 - 1) * strength
-    once = torch.cat([x[..., :1], x[..., :-1]], -1)
-    twice = torch.cat([once[..., :1], once[..., :-1]], -1)
-    start = x[..., :1]
-    other = (x - start) + COLOUR * (u[0] * (once - x) + u[1] * (twice - x)) / 0.3
-    return torch.round(start + other * torch.exp2(u[2]))
 
 
 def _frames(x: Tensor) -> list[Ints]:

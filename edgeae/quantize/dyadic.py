@@ -151,7 +151,9 @@ def _quantize_prior(
             if turn == 0:
                 quantize_sample_prior(phase)
             phase.loops = {
-                step: closed_loop(net, parts.train, step, code, LOOP_ITEMS, seed=turn)
+                step: closed_loop(
+                    *(net, parts.train, step, code, LOOP_ITEMS), seed=turn, augment=spec.augment
+                )
                 for step in spec.steps
             }
             phase.held = _held_loops(net, parts, spec, code)

@@ -12,7 +12,7 @@ from torch import Tensor
 from edgeae.models.integer import runtime_sample_prior
 from edgeae.models.sample_prior import SamplePriorNet
 from edgeae.runtime.sample_prior import encode_samples
-from edgeae.train.phases import BASE_STEP, Signal, WindowCode, code_of
+from edgeae.train.phases import BASE_STEP, Signal, WindowCode, code_of, elsewhere
 
 __all__ = ["closed_loop"]
 
@@ -27,6 +27,7 @@ def closed_loop(
     items: int,
     *,
     seed: int,
+    augment: float = 0.0,
 ) -> list[tuple[Tensor, Tensor, Tensor | None]]:
     """Code pieces of a signal with the integer engine; gives (signal, reconstruction, code).
 
@@ -45,6 +46,9 @@ def closed_loop(
             unit = code.analysis.spec.stride
             length = length // unit * unit
         x = signal.crops(max(1, items // length), length, generator)
+        if augment > 0:  # half as they are, half as another device would give them
+            half = len(x) // 2
+            x = torch.cat([x[:half], elsewhere(x[half:], augment, generator)])
     u = None if code is None else code_of(code, x, torch.full((len(x),), BASE_STEP)).flatten(2)
     x = x.flatten(2)
     frames = _frames(x)

@@ -235,6 +235,24 @@ Loops = dict[int, list[tuple[Tensor, Tensor, Tensor | None]]]
 """By quantizer step, pieces of (signal, reconstruction, code), each [C, T]."""
 
 
+def elsewhere(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Crops [B, C, T] as another device would give them: filter, gain, and sign now and then.
+
+    Args:
+        x: grid indices.
+        strength: octaves of gain; of the filter, as much of the last two samples as that.
+        generator: of random numbers.
+    """
+    u = torch.rand(4, len(x), 1, 1, generator=generator) * 2 - 1
+    once = torch.cat([x[..., :1], x[..., :-1]], -1)
+    twice = torch.cat([once[..., :1], once[..., :-1]], -1)
+    start = x[..., :1]
+    other = (x - start) + strength * (u[0] * (once - x) + u[1] * (twice - x))
+    gain = torch.exp2(u[2] * strength)
+    gain = torch.where(u[3].abs() < ODD_SHARE, -gain, gain)
+    return torch.round(start + other * gain)
+
+
 class SamplePriorPhase:
     """Training of a sample prior for its range of quantizer steps.
 
@@ -275,8 +293,7 @@ class SamplePriorPhase:
             crop = whole_crop(crop, self.code.analysis.spec.stride)
         x = self.train.crops(r.batch, crop, generator)
         if r.augment > 0 and not self.train.is_image:
-            gain = torch.exp2((torch.rand(len(x), 1, 1, generator=generator) * 2 - 1) * r.augment)
-            x = torch.round(x * gain)
+            x = elsewhere(x, r.augment, generator)
         # one bound means other steps on channels with other grids: half of the crops have a step
         # per channel, half one for all
         picks = torch.randint(len(r.steps), (len(x), x.shape[1]), generator=generator)

@@ -149,7 +149,8 @@ class SamplePriorRecipe:
         batch: crops per step.
         crop: items per crop.
         learning_rate: peak learning rate.
-        augment: octaves of random gain of a crop.
+        augment: how unlike the training device others may be: octaves of random gain of a crop, and
+            as strong a random filter; one in ten is turned upside down.
         feature_shift: the net counts in 2^this grid steps and sees changes of up to 2,047 of these;
             left out: so that the data's largest change fits.
         adaptive: let each frame correct the net, where that saves bytes on the validation part.
