@@ -39,7 +39,7 @@ def test_the_python_example(clone):
 def test_the_round_trip_on_the_command_line(clone):
     x = np.rint(np.cumsum(np.random.default_rng(0).logistic(0, 3, 5000))).astype(np.int16)
     np.save(clone / "my.npy", x)
-    (lines,) = [block for block in blocks("sh") if "edgeae compress" in block]
+    (lines,) = [block for block in blocks("sh") if "edgeae decompress" in block]
     for line in lines.splitlines():
         _, *arguments = shlex.split(line, comments=True)
         result = CliRunner().invoke(app, arguments)

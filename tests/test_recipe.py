@@ -85,7 +85,7 @@ def test_a_recipe_from_a_file(tmp_path):
         ("[[sample_prior]]\ntaps = 0", "sample_prior.0.taps"),
         ("[[sample_prior]]\nwidth = 300", "1 to 256"),
         ("[[sample_prior]]\ndilations = [1, 1, 1, 1, 1, 1, 1, 1]", "at most 7"),
-        ('[[sample_prior]]\nkind = "guess"', "delta or level"),
+        ('[[sample_prior]]\nkind = "guess"', "delta, level or pixel"),
         ('[model]\nfamily = "none"', "no model"),
         ('[model]\nfamily = "none"\n[[sample_prior]]\ncode = true', "needs a dyadic model"),
         ('task = "detect"', "trains codec and denoise"),

@@ -53,7 +53,8 @@ def test_torch_equals_the_integers(kind: str, has_code: bool, step: tuple[float,
     features[past] = rules.past_features(x.T, before, u.T if has_code else None).T
     assert np.array_equal(features, seen * 2.0**spec.feature_exponent)
     out = prior.net.run(features[None])[0].T.astype(np.int64)
-    centre, frac16, ls = rules.place(out, before)
+    means, ls = rules.means(out)
+    centre, frac16 = rules.place(means, before)
     assert np.abs((centre + frac16 / 16).T - mean[0].numpy()).max() == 0
     found = 2.0 ** ((ls - 18) / 6 + np.array(prior.shift))
     assert np.allclose(found.T, scale[0].numpy(), rtol=1e-5)
