@@ -239,11 +239,9 @@ def system() -> str:
     lines: dict[str, list[str]] = {}
     for suite, s in json.loads(path.read_text()).items():
         packages = ", ".join(f"{name} {version}" for name, version in s["packages"].items())
-        line = (
-            f"{s['cpu']}, {s['cores']} cores, {s['system']}, Python {s['python']}, {packages}; "
-            f"{s['measured']}, commit {s['commit']}"
-        )
-        lines.setdefault(line, []).append(suite)
+        machine = f"{s['cpu']}, {s['cores']} cores, {s['system']}, Python {s['python']}, {packages}"
+        when = f"{s['measured']}, commit {s['commit']}"
+        lines.setdefault(f"{machine}; {when}", []).append(f"{suite} ({s.get('load_average', '?')})")
     return "\n".join(f"- {', '.join(suites)}: {line}" for line, suites in lines.items())
 
 

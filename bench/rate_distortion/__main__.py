@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -120,7 +121,8 @@ def write(
         writer.writerows(every)
     told = RESULTS / "rd.system.json"
     systems = json.loads(told.read_text()) if told.exists() else {}
-    systems[suite] = system(PACKAGES)
+    load = round(os.getloadavg()[1], 1)  # of the last five minutes
+    systems[suite] = system(PACKAGES) | {"load_average": load}
     told.write_text(json.dumps(systems, indent=1, sort_keys=True) + "\n")
 
 
