@@ -157,12 +157,12 @@ def test_rows_replace_those_of_their_suite_and_coders_alone(bench, monkeypatch, 
     script = runpy.run_path(str(ROOT / "bench/rate_distortion/__main__.py"), run_name="loaded")
     write, fields = script["write"], ("suite", "coder", "value")
     monkeypatch.setitem(write.__globals__, "RESULTS", tmp_path)
-    write("rd", fields, "ecg", [("ecg", "a", 1), ("ecg", "b", 1)], {"a", "b"})
-    write("rd", fields, "gas", [("gas", "a", 1)], {"a", "b"})
-    write("rd", fields, "ecg", [("ecg", "b", 2)], {"b"})
+    write("rd", fields, "gas", [("gas", "FLAC", 1)], {"FLAC", "twin"})
+    write("rd", fields, "ecg", [("ecg", "FLAC", 1), ("ecg", "twin", 1)], {"FLAC", "twin"})
+    write("rd", fields, "ecg", [("ecg", "twin", 2)], {"twin"})
     with (tmp_path / "rd.csv").open(newline="") as file:
         found = [tuple(row.values()) for row in csv.DictReader(file)]
-    assert sorted(found) == [("ecg", "a", "1"), ("ecg", "b", "2"), ("gas", "a", "1")]
+    assert found == [("ecg", "twin", "2"), ("ecg", "FLAC", "1"), ("gas", "FLAC", "1")]
 
 
 def test_a_peer_that_broke_its_bound_is_not_the_best(bench):

@@ -48,6 +48,7 @@ PACKAGES = (
     *("edgeae", "numpy", "onnxruntime", "imagecodecs", "numba", "pcodec", "pillow", "soundfile"),
     "zstandard",
 )
+EVERY = (measure.OURS, measure.NO_MODEL, measure.TWIN, *(library.name for library in LIBRARIES))
 QUICK_SAMPLES = 1 << 15
 
 
@@ -113,8 +114,9 @@ def write(
                 for row in csv.DictReader(file)
                 if row["suite"] != suite or row["coder"] not in coders
             ]
-    order = {name: place for place, name in enumerate((*SUITES, *images.SUITES))}
-    every = sorted([*kept, *rows], key=lambda row: order.get(str(row[0]), len(order)))
+    order = [*SUITES, *images.SUITES, *EVERY, *images.CODERS]
+    where = fields.index("coder")
+    every = sorted([*kept, *rows], key=lambda row: (order.index(row[0]), order.index(row[where])))
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(fields)
@@ -128,7 +130,6 @@ def write(
 
 def main() -> int:
     """Measure and write."""
-    every = [measure.OURS, measure.NO_MODEL, measure.TWIN, *(lib.name for lib in LIBRARIES)]
     names = [*SUITES, *images.SUITES]
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("suites", nargs="*", help=f"of {', '.join(names)}; default: all")
@@ -140,7 +141,7 @@ def main() -> int:
     if unknown := set(options.suites) - set(names):
         parser.error(f"no such suite: {', '.join(sorted(unknown))}; there are {', '.join(names)}")
     coders = {name.strip() for name in options.coders.split(";") if name.strip()}
-    known = {*every, *images.CODERS}
+    known = {*EVERY, *images.CODERS}
     if unknown := coders - known:
         parser.error(f"no such coder: {', '.join(sorted(unknown))}; there are {'; '.join(known)}")
     if options.draw:
@@ -160,7 +161,7 @@ def main() -> int:
                 kind, fields = "rd-images", IMAGE_FIELDS
             else:
                 suite = SUITES[name]()
-                rows = series_rows(suite, coders or {*every}, options.models, options.quick)
+                rows = series_rows(suite, coders or {*EVERY}, options.models, options.quick)
                 kind, fields = "rd", FIELDS
         except ConfigError as error:
             say(f"{name}: skipped: {error}")
