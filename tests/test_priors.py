@@ -214,8 +214,13 @@ def test_size_is_the_tables_information(
 ) -> None:
     prior = random_prior(
         2,
-        **{"kind": kind, "has_code": False, "has_cond": True, "adaptive": None},
-        **{"shift": shift, "center": (7, -9), "n_channels": 2},
+        kind=kind,
+        has_code=False,
+        has_cond=True,
+        adaptive=None,
+        shift=shift,
+        center=(7, -9),
+        n_channels=2,
     )
     rng = np.random.default_rng(0)
     x = rng.integers(-60, 60, (1, 3000, 2), dtype=np.int32)
