@@ -130,7 +130,7 @@ def test_the_residual_mode_decodes_what_it_wrote(bundle):
     codec = FrameCodec(header, bundle)
     blocks = [codec._to_indices(x[:128, None])]
     (candidates,) = codec._code_bounded(blocks, every=True)
-    assert [candidate.mode for candidate in candidates] == [
+    assert [c.mode for c in candidates if c.mode is not Mode.RECALL] == [
         Mode.CLASSICAL,
         Mode.NEURAL_PAST,
         Mode.NEURAL_RESIDUAL,

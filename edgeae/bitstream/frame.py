@@ -38,7 +38,7 @@ STALE_UNITS = 1 << 12
 
 
 class Mode(enum.IntEnum):
-    """How a frame's payload codes its samples. 6 and 7 are reserved."""
+    """How a frame's payload codes its samples. 6 is reserved."""
 
     RAW = 0
     CONSTANT = 1
@@ -46,6 +46,7 @@ class Mode(enum.IntEnum):
     NEURAL = 3
     NEURAL_RESIDUAL = 4
     NEURAL_PAST = 5
+    RECALL = 7
 
 
 _VARIANTS = {Mode.NEURAL: 2, Mode.NEURAL_RESIDUAL: 4, Mode.NEURAL_PAST: 4}
@@ -283,7 +284,7 @@ def unpack_radio(
         raise TruncatedError("the bytes ran out in a radio frame's head")
     (word,) = struct.unpack(">I", data[:4])
     tag, position, size = word >> 25, word >> 9 & 0xFFFF, word & 0x1FF
-    if tag & 7 > Mode.NEURAL_PAST:
+    if tag & 7 not in iter(Mode):
         raise CorruptError("no frame has this mode")
     mode = Mode(tag & 7)
     _check_tag(mode, tag)

@@ -78,6 +78,11 @@ class RangeEncoder:
         self.bits(0, 1)
         self.bits(u & ((1 << (k + prefix)) - 1), k + prefix)
 
+    @property
+    def n_bytes(self) -> int:
+        """Whole bytes so far."""
+        return len(self._out)
+
     def spent(self) -> int:
         """How much of the code's interval is used up so far, in 1/256 bit, nearly."""
         bits = self._range.bit_length()

@@ -17,6 +17,7 @@
 #include "cells.h"
 #include "pixel.h"
 #include "prior.h"
+#include "recall.h"
 #include "shapes.h"
 
 /* ---- buffers ---- */
@@ -965,6 +966,93 @@ static PyObject *py_classical_decode(PyObject *self, PyObject *args)
     return result;
 }
 
+/* ---- the recalling codec ---- */
+
+static void *recall_room(Py_ssize_t n, int channels)
+{
+    void *room = PyMem_RawMalloc(eae_recall_room((size_t)n / (size_t)channels));
+    if (room == NULL)
+        PyErr_NoMemory();
+    return room;
+}
+
+/* recall_encode(x i32[channels * steps], channels, delta i32[channels], recon i32[channels * steps]
+ * out, limit) -> bytes, or None where they would be more than limit, if that is not negative */
+static PyObject *py_recall_encode(PyObject *self, PyObject *args)
+{
+    Py_buffer x, delta, recon;
+    int channels;
+    Py_ssize_t n, limit;
+    PyObject *result = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*iy*w*n", &x, &channels, &delta, &recon, &limit))
+        return NULL;
+    n = n_items(&x, sizeof(int32_t), "x");
+    if (n >= 0 && check_raster(&delta, channels, 0, 0) && (n % channels == 0 || out_of_range()) &&
+        has_items(&recon, sizeof(int32_t), n, "recon")) {
+        const size_t cap = 100 * (size_t)n + 8; /* 66 bits a sample, which may cost 12 each */
+        const size_t most = limit < 0 || (size_t)limit > cap ? cap : (size_t)limit;
+        uint8_t *out = PyMem_RawMalloc(most + 4); /* the end takes up to 4 bytes for a while */
+        void *room = recall_room(n, channels);
+        if (out == NULL) {
+            PyErr_NoMemory();
+        } else if (room != NULL) {
+            size_t len;
+            Py_BEGIN_ALLOW_THREADS
+            len = eae_recall_encode(
+                x.buf, recon.buf, (size_t)n / (size_t)channels, channels, delta.buf, room, out,
+                most, limit >= 0);
+            Py_END_ALLOW_THREADS
+            if (len != EAE_OVERFLOW) {
+                result = take_bytes(out, len);
+                out = NULL;
+            } else if (limit >= 0) {
+                Py_INCREF(Py_None);
+                result = Py_None;
+            } else {
+                PyErr_SetString(PyExc_ValueError, "x: a sample is out of range");
+            }
+        }
+        PyMem_RawFree(out);
+        PyMem_RawFree(room);
+    }
+    PyBuffer_Release(&x);
+    PyBuffer_Release(&delta);
+    PyBuffer_Release(&recon);
+    return result;
+}
+
+/* recall_decode(payload, channels, delta i32[channels], recon i32[channels * steps] out) -> bool:
+ * True where the payload is good and used up */
+static PyObject *py_recall_decode(PyObject *self, PyObject *args)
+{
+    Py_buffer payload, delta, recon;
+    int channels;
+    Py_ssize_t n;
+    PyObject *result = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*iy*w*", &payload, &channels, &delta, &recon))
+        return NULL;
+    n = n_items(&recon, sizeof(int32_t), "recon");
+    if (n >= 0 && check_raster(&delta, channels, 0, 0) && (n % channels == 0 || out_of_range())) {
+        void *room = recall_room(n, channels);
+        if (room != NULL) {
+            int good;
+            Py_BEGIN_ALLOW_THREADS
+            good = eae_recall_decode(
+                payload.buf, (size_t)payload.len, recon.buf, (size_t)n / (size_t)channels, channels,
+                delta.buf, room);
+            Py_END_ALLOW_THREADS
+            PyMem_RawFree(room);
+            result = PyBool_FromLong(good);
+        }
+    }
+    PyBuffer_Release(&payload);
+    PyBuffer_Release(&delta);
+    PyBuffer_Release(&recon);
+    return result;
+}
+
 /* ---- nets ---- */
 
 #define NET_NAME "edgeae.net"
@@ -1141,6 +1229,8 @@ static PyMethodDef methods[] = {
     {"classical_measure", py_classical_measure, METH_VARARGS, "Estimate what choices would take."},
     {"classical_reflect", py_classical_reflect, METH_VARARGS, "Fit a linear predictor."},
     {"classical_decode", py_classical_decode, METH_VARARGS, "Read what classical_encode wrote."},
+    {"recall_encode", py_recall_encode, METH_VARARGS, "Code samples by what came after the same."},
+    {"recall_decode", py_recall_decode, METH_VARARGS, "Read what recall_encode wrote."},
     {"net_clones", py_net_clones, METH_NOARGS, "Instruction sets that nets can run on."},
     {"net_open", py_net_open, METH_VARARGS, "Check a net's program and make its arena."},
     {"net_run", (PyCFunction)(void (*)(void))py_net_run, METH_FASTCALL, "Run a net."},

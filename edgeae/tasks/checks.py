@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 from edgeae.tasks.setup import Indices, Samples
 
-__all__ = ["all_differ", "bridged", "looks_easy", "samples_within"]
+__all__ = ["all_differ", "bridged", "looks_easy", "may_recur", "samples_within"]
+
+_FEW_BITS = 3.5
+_OFTEN = 0.9
 
 
 def bridged(x: Indices, held: NDArray[np.bool_]) -> Indices:
@@ -40,6 +43,18 @@ def looks_easy(x: Indices, deltas: NDArray[np.int64], n_bytes: int) -> bool:
     """
     bends = np.abs(np.diff(x.reshape(-1, x.shape[2]).astype(np.float64), 2, axis=0)) / deltas
     return float(np.sum(np.log2(1.0 + bends))) / 24.0 < n_bytes
+
+
+def may_recur(rows: Indices, deltas: NDArray[np.int64], n_bytes: int) -> bool:
+    """Whether the recalling mode may need fewer than ``n_bytes`` for [T, C]: a cheap guess.
+
+    So where a sample takes few bits as it is, or where the values in steps are seldom new.
+    """
+    if 8 * n_bytes < _FEW_BITS * rows.size:
+        return n_bytes > 0
+    steps = np.rint(rows / deltas)
+    n_values = sum(np.unique(column).size for column in steps.T)
+    return n_values < _OFTEN * rows.size
 
 
 def all_differ(samples: Samples) -> bool:

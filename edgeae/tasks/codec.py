@@ -3,7 +3,8 @@
 Encoding, in the order of this file::
 
     samples ──to indices──► grid indices + exceptions (what the grid cannot hold)
-            ──candidates──► raw · constant · classical · neural · neural + residual · neural past
+            ──candidates──► raw · constant · classical · recall ·
+                            neural · neural + residual · neural past
             ──choose──────► the smallest, its samples checked against the promise ──► Frame
 
 A frame is checked on the samples a decoder will make of it, after the cast to the stream's dtype.
@@ -33,6 +34,7 @@ from edgeae.bitstream.plain import (
     join_ulps,
     pack_exceptions,
 )
+from edgeae.bitstream.recall import encode_recall
 from edgeae.bitstream.varint import pack_varint
 from edgeae.errors import ModelError
 from edgeae.native import core
@@ -42,7 +44,7 @@ from edgeae.runtime.manifest import NetSpec
 from edgeae.runtime.pixel_prior import PixelPrior
 from edgeae.runtime.transform import analyse, symbolize, synthesise
 from edgeae.signal.ulps import ulps_beside
-from edgeae.tasks.checks import all_differ, bridged, looks_easy, samples_within
+from edgeae.tasks.checks import all_differ, bridged, looks_easy, may_recur, samples_within
 from edgeae.tasks.frame_decoder import FrameDecoder
 from edgeae.tasks.search import search_symbols, worth_of_a_bit
 from edgeae.tasks.setup import Indices, Samples
@@ -199,7 +201,24 @@ class FrameCodec(FrameDecoder):
             for candidates in found
         )
         self._priors_first = 2 * n_classical <= len(blocks)
+        self._add_recall(blocks, found)
         return found
+
+    def _add_recall(self, blocks: list[_Block], found: list[list[_Candidate]]) -> None:
+        """The recalling mode, where it may well need fewer bytes than all others."""
+        if self.header.image_size is not None:
+            return
+        deltas = np.array(self.header.deltas)
+        limits = self._limits(blocks, found, every=False)
+        for block, candidates, limit in zip(blocks, found, limits, strict=True):
+            rows = block.x.reshape(-1, self.header.channels)
+            most = block.samples.nbytes if limit is None else limit
+            if may_recur(rows, deltas, most):
+                coded = encode_recall(rows, self.header.deltas, most)
+                if coded is not None:
+                    payload, recon = coded
+                    recon = recon.reshape(block.x.shape)
+                    candidates.append(_Candidate(mode=Mode.RECALL, payload=payload, recon=recon))
 
     def _add_classical(
         self, blocks: list[_Block], found: list[list[_Candidate]], every: bool

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from edgeae.bitstream.classical import decode_classical
 from edgeae.bitstream.crc import crc16, sample_check
 from edgeae.bitstream.frame import Frame, Mode
 from edgeae.bitstream.header import MAX_STEP
 from edgeae.bitstream.plain import decode_constant, decode_raw, split_ulps, unpack_exceptions
+from edgeae.bitstream.recall import decode_recall
 from edgeae.bitstream.varint import unpack_varint
 from edgeae.errors import CorruptError, TruncatedError
 from edgeae.runtime.any_prior import AnyPrior, decode_samples
@@ -59,16 +60,17 @@ class FrameDecoder(FrameSetup):
         payloads = [frame.payload for frame in frames]
         none: list[int | None] = [None] * len(frames)
         channels, deltas, size = self.header.channels, self.header.deltas, self.header.image_size
-        if mode in (Mode.CONSTANT, Mode.CLASSICAL):
-            read: Callable[[bytes, int], Indices] = (
-                (lambda payload, n: decode_constant(payload, n, channels))
-                if mode is Mode.CONSTANT
-                else (
-                    lambda payload, n: decode_classical(
-                        payload, n, channels, deltas, image_size=size
-                    )
-                )
-            )
+        if mode in (Mode.CONSTANT, Mode.CLASSICAL, Mode.RECALL):
+            if mode is Mode.RECALL and size is not None:
+                raise CorruptError("a frame of images was coded as if it were a series")
+
+            def read(payload: bytes, n: int) -> Indices:
+                if mode is Mode.CONSTANT:
+                    return decode_constant(payload, n, channels)
+                if mode is Mode.RECALL:
+                    return decode_recall(payload, n, channels, deltas)
+                return decode_classical(payload, n, channels, deltas, image_size=size)
+
             pairs = zip(payloads, shapes, strict=True)
             return [read(payload, groups * length) for payload, (groups, length) in pairs], none
         if self.bundle is None:
