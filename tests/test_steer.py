@@ -199,8 +199,9 @@ def test_a_frame_with_a_bad_step_is_corrupt(bundle: Bundle, signal: Array) -> No
     for payload in (b"", pack_varint(0) + frame.payload, pack_varint((1 << 20) + 1)):
         with pytest.raises(CorruptError):
             decoded(payload, 1)
-    with pytest.raises(CorruptError, match="variant 2"):
-        decoded(frame.payload, 2)
+    for variant in (2, 3):
+        with pytest.raises(CorruptError):
+            decoded(frame.payload, variant)
     assert isinstance(frame, Frame)
 
 

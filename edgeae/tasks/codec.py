@@ -45,6 +45,7 @@ from edgeae.runtime.pixel_prior import PixelPrior
 from edgeae.runtime.transform import analyse, symbolize, synthesise
 from edgeae.signal.ulps import ulps_beside
 from edgeae.tasks.checks import all_differ, bridged, looks_easy, may_recur, samples_within
+from edgeae.tasks.fine import FineCode, fine_delta
 from edgeae.tasks.frame_decoder import FrameDecoder
 from edgeae.tasks.search import search_symbols, worth_of_a_bit
 from edgeae.tasks.setup import Indices, Samples
@@ -156,23 +157,25 @@ class FrameCodec(FrameDecoder):
         """Grid indices, and which samples they hold: exactly if lossless, else at all."""
         rows = np.ascontiguousarray(samples).reshape(-1, self.header.channels)
         index, held = self.lattice.to_index(rows)
+        near = held
+        if not held.all():  # 0 stands for what rounds to it, and for what has no index
+            with np.errstate(invalid="ignore"):
+                near = held | (index != 0)
+                near |= np.abs(rows.astype(np.float64)) <= self.lattice.steps
         ulps = None
         if self.header.promise is Promise.LOSSLESS:
             if self.dtype.kind == "f" and not held.all():
                 beside = ulps_beside(rows, self.lattice.to_values(index, self.dtype))
-                near = ~held & (np.abs(beside) <= _MAX_ULPS)
-                if np.count_nonzero(near) * _FEW > near.size:
-                    held |= near
-                    ulps = np.where(near, beside, 0).astype(np.int32).reshape(-1)
+                close = ~held & (np.abs(beside) <= _MAX_ULPS)
+                if np.count_nonzero(close) * _FEW > close.size:
+                    held |= close
+                    ulps = np.where(close, beside, 0).astype(np.int32).reshape(-1)
         else:
-            held |= index != 0
-            if not held.all():  # 0 stands for what rounds to it, and for what has no index
-                with np.errstate(invalid="ignore"):
-                    held |= np.abs(rows.astype(np.float64)) <= self.lattice.steps
+            held = near
         groups, length = self.segments(len(samples))
         x = index.reshape(groups, length, self.header.channels)
         if not held.all():
-            x = bridged(x, held.reshape(x.shape))
+            x = bridged(x, held.reshape(x.shape), near.reshape(x.shape))
         return _Block(
             n_items=len(samples), samples=rows.reshape(-1), x=x, held=held.reshape(-1), ulps=ulps
         )
@@ -293,7 +296,8 @@ class FrameCodec(FrameDecoder):
     def _code_lossy(self, blocks: list[_Block], step: int) -> list[list[_Candidate]]:
         """The window code; where it misses a frame by more than it may, the bounded modes.
 
-        The classical mode also stands in where it is smaller and no worse: on quiet signals.
+        A sample prior codes a frame where it costs less, rate and error weighed as in training. The
+        classical mode also stands in where it is smaller and no worse: on quiet signals.
         """
         if not blocks:
             return []
@@ -304,15 +308,17 @@ class FrameCodec(FrameDecoder):
         found: list[list[_Candidate]] = [[] for _ in blocks]
         missed = []
         coded = self._neural([block.x for block in blocks], step)
-        pixels = self._pixels([block.x for block in blocks])
+        others = self._others([block.x for block in blocks], step)
         worth = worth_of_a_bit(self.model(), step)
         for number, (block, (payload, recon, check)) in enumerate(zip(blocks, coded, strict=True)):
             rmse = self._rmse(block, recon)
-            other = pixels[number]
-            if other is not None and worth is not None:
-                cost = 8 * len(head + payload) + self._error(block, recon) / worth
-                if 8 * len(other.payload) + self._error(block, other.recon) / worth < cost:
-                    found[number].append(other)
+            if others[number] and worth is not None:
+                costs = [
+                    8 * len(other.payload) + self._error(block, other.recon) / worth
+                    for other in others[number]
+                ]
+                if min(costs) < 8 * len(head + payload) + self._error(block, recon) / worth:
+                    found[number].append(others[number][costs.index(min(costs))])
                     continue
             if (rmse > limit).any():
                 missed.append(number)
@@ -370,19 +376,33 @@ class FrameCodec(FrameDecoder):
         checks = [None if self.header.exact else sample_check(y) for y in symbols]
         return list(zip(payloads, recons, checks, strict=True))
 
-    def _pixels(self, x: list[Indices]) -> list[_Candidate | None]:
-        """Frames of a lossy stream by the first pixel prior, where there is one."""
+    def _others(self, x: list[Indices], step: int) -> list[list[_Candidate]]:
+        """Frames of a lossy stream by sample priors, where these may do as well for their rate.
+
+        Images by the first pixel prior; series at fine steps as `edgeae.tasks.fine` codes them.
+        """
         for variant, prior in enumerate(self.priors):
             if isinstance(prior, PixelPrior):
                 return [
-                    None
+                    []
                     if coded is None
-                    else _Candidate(
-                        mode=Mode.NEURAL_PAST, payload=coded[0], recon=coded[1], variant=variant
-                    )
+                    else [
+                        _Candidate(
+                            mode=Mode.NEURAL_PAST, payload=coded[0], recon=coded[1], variant=variant
+                        )
+                    ]
                     for coded in encode_samples(prior, x, self.header.deltas)
                 ]
-        return [None] * len(x)
+        delta = fine_delta(self.model(), step)
+        if delta is None:
+            return [[] for _ in x]
+        return [
+            [
+                _Candidate(mode=Mode.NEURAL, payload=f.payload, recon=f.recon, variant=f.variant)
+                for f in frames
+            ]
+            for frames in FineCode(self.model()).encode(x, delta)
+        ]
 
     def _error(self, block: _Block, recon: Indices) -> float:
         """Squared error over the samples that the grid holds."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from edgeae.bitstream.classical import decode_classical
 from edgeae.bitstream.crc import crc16, sample_check
 from edgeae.bitstream.frame import Frame, Mode
-from edgeae.bitstream.header import MAX_STEP
+from edgeae.bitstream.header import MAX_STEP, Promise
 from edgeae.bitstream.plain import decode_constant, decode_raw, split_ulps, unpack_exceptions
 from edgeae.bitstream.recall import decode_recall
 from edgeae.bitstream.varint import unpack_varint
@@ -16,6 +16,7 @@ from edgeae.runtime.any_prior import AnyPrior, decode_samples
 from edgeae.runtime.latent_prior import decode_latents, step_condition
 from edgeae.runtime.transform import n_steps, synthesise
 from edgeae.signal.ulps import move_ulps
+from edgeae.tasks.fine import FIRST_VARIANT, FineCode
 from edgeae.tasks.setup import FrameSetup, Indices, Samples
 
 __all__ = ["FrameDecoder"]
@@ -75,6 +76,10 @@ class FrameDecoder(FrameSetup):
             return [read(payload, groups * length) for payload, (groups, length) in pairs], none
         if self.bundle is None:
             raise CorruptError("a frame of a stream without a model says it was coded with one")
+        if mode is Mode.NEURAL and variant >= FIRST_VARIANT:
+            if self.header.promise is not Promise.LOSSY or size is not None:
+                raise CorruptError("a frame with a step of its own, where the stream fixes it")
+            return FineCode(self.bundle).decode(payloads, shapes, variant), none
         if mode is Mode.NEURAL:
             symbols, recons = self._decode_window_code(payloads, shapes, own_steps=variant == 1)
             if not self.header.exact:

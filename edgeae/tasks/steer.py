@@ -24,6 +24,7 @@ from edgeae.errors import ConfigError
 from edgeae.runtime.bundle import Bundle, read_arrays
 from edgeae.runtime.latent_prior import encode_latents, step_condition
 from edgeae.runtime.transform import symbolize, synthesise
+from edgeae.tasks.fine import fine_delta
 
 __all__ = [
     "RAMP_FRAMES",
@@ -326,10 +327,12 @@ def finest_step(bundle: Bundle) -> int:
 
 
 def _golden_noise(bundle: Bundle, golden: dict[str, NDArray[Any]], step: int) -> float:
-    """Mean squared error of the golden signal by the window code, grid steps."""
+    """Mean squared error of the golden signal, grid steps: by the window code, or below that."""
     x = golden["signal"]
     (recon,) = synthesise(bundle, [symbolize(golden["latent"], step)], step, [x.shape[1]])
-    return float(np.mean((x - recon.astype(np.float64)) ** 2))
+    noise = float(np.mean((x - recon.astype(np.float64)) ** 2))
+    delta = fine_delta(bundle, step)
+    return noise if delta is None else min(noise, (delta * delta - 1) / 12)
 
 
 def check_target(bundle: Bundle, *, rate: float | None = None, snr: float | None = None) -> None:
