@@ -15,13 +15,30 @@ _FEW_BITS = 3.5
 _OFTEN = 0.9
 
 
-def bridged(x: Indices, held: NDArray[np.bool_]) -> Indices:
-    """Give each sample that is not held the index of the last held one before it, or after it."""
+def bridged(x: Indices, held: NDArray[np.bool_], near: NDArray[np.bool_]) -> Indices:
+    """Give each sample that is not held an index that costs little: it may be any.
+
+    Where the sample has an index of its own, as -0.0 has, it is this one, if it lies between those
+    of the held samples before and after it; else one in the middle, or for more than one sample in
+    a row that of the held one before.
+
+    Args:
+        x: indices [G, T, C].
+        held: where the index stands for the sample.
+        near: where the index is at least near the sample.
+    """
     length = x.shape[1]
     steps = np.arange(length)[None, :, None]
     last = np.maximum.accumulate(np.where(held, steps, -1), axis=1)
-    first = np.argmax(held, axis=1, keepdims=True)
-    bridged: Indices = np.take_along_axis(x, np.where(last < 0, first, last), axis=1)
+    after = np.where(held, steps, length)[:, ::-1]
+    following = np.minimum.accumulate(after, axis=1)[:, ::-1]
+    last = np.where(last < 0, np.minimum(following, length - 1), last)
+    following = np.where(following == length, last, following)
+    before, behind = (np.take_along_axis(x, at, axis=1) for at in (last, following))
+    own = near & (np.minimum(before, behind) <= x) & (x <= np.maximum(before, behind))
+    alone = (last == steps - 1) & (following == steps + 1)
+    middle = before + ((behind.astype(np.int64) - before) >> 1).astype(x.dtype)
+    bridged: Indices = np.where(held | own, x, np.where(alone, middle, before))
     return bridged
 
 
