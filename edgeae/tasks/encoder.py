@@ -18,6 +18,7 @@ from edgeae.errors import ConfigError, SignalError
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.manifest import NetSpec
 from edgeae.tasks.codec import FrameCodec, frames_at_once
+from edgeae.tasks.pieces import in_pieces
 from edgeae.tasks.plan import (
     RADIO_HEAD_BYTES,
     GridChoice,
@@ -385,11 +386,12 @@ class StreamEncoder:
                 middle = (len(block) + 1) // 2
                 for half in (block[:middle], block[middle:]):
                     yield from self._encode_batch([half], met=True)
-            else:
-                data = packer.frame(frame)
-                self.n_items += frame.n_items
+                continue
+            for piece in in_pieces(codec, block, frame):
+                data = packer.frame(piece)
+                self.n_items += piece.n_items
                 if steering is not None:
-                    steering.took(block.size)
+                    steering.took(piece.n_items * packer.header.samples_per_item)
                 yield self._sent(data)
 
     def _steered(
