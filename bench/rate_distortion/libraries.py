@@ -2,10 +2,11 @@
 
 Each coder is tried in a few variants, of which the one with the smallest total counts: a user who
 knows the coder would have found it. All but SZ3 code integers exactly; under a bound they are
-given round(n / (2 E + 1)) of the grid's index n. SZ3 is given the bound itself, and the index as
-floats, its own kind of number. In frames, nothing is counted that a receiver could know beforehand:
-FLAC without STREAMINFO, pcodec, LZMA and zstd without their file's header. One byte is, where a
-frame would not tell the width of its integers else.
+given round(n / (2 E + 1)) of the grid's index n; where all must come back and floats lie beside
+their grid, also by how many units of the last place, as a second column. SZ3 is given the bound
+itself, and the index as floats, its own kind of number. In frames, nothing is counted that a
+receiver could know beforehand: FLAC without STREAMINFO, pcodec, LZMA and zstd without their file's
+header. One byte is, where a frame would not tell the width of its integers else.
 """
 
 from __future__ import annotations

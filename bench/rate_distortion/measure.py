@@ -106,6 +106,7 @@ def _ours(
     """A frame counts with its payload, exceptions and the byte that says its mode."""
     promise: dict[str, Any] = {"max_error": bound.error} if bound.error else {"lossless": True}
     for x in signals:
+        x = x[:, 0] if x.shape[1] == 1 else x
         began = time.perf_counter()
         data = edgeae.encode(bundle, x, frame_length=length, **promise)
         middle = time.perf_counter()
@@ -136,9 +137,11 @@ def _twin(
 ) -> Row:  # fmt: skip
     import twin as twins
 
-    train = [group.indices(x) for x in group.train]
-    test = [group.indices(x) for x in signals]
-    for c, (grid, step) in enumerate(zip(group.grids, group.steps(bound), strict=True)):
+    train = [group.indices(x, bound) for x in group.train]
+    test = [group.indices(x, bound) for x in signals]
+    n_columns = max(x.shape[1] for x in train + test)
+    train, test = ([_widened(x, n_columns) for x in part] for part in (train, test))
+    for c, (step, unit) in enumerate(group.units(bound, n_columns)):
         twin = twins.fit([x[:, c] for x in train], 2 * step + 1, length=length)
         row.model_bytes += twin.n_bytes
         twins.decode(twin, twins.encode(twin, test[0][:64, c]), 64)  # compiled before it is timed
@@ -151,8 +154,12 @@ def _twin(
                 row.encode_s += middle - began
                 row.decode_s += time.perf_counter() - middle
                 row.n_bytes += len(data)
-                _check_steps(row, part, y, step, grid.step)
+                _check_steps(row, part, y, step, unit)
     return row
+
+
+def _widened(x: Array, n_columns: int) -> Array:
+    return np.pad(x, ((0, 0), (0, n_columns - x.shape[1])))
 
 
 def _cut(x: Array, length: int | None) -> list[Array]:
@@ -175,15 +182,15 @@ def _library(
 ) -> Iterator[Row]:  # fmt: skip
     """The best variant's row; what no variant could code is a row that says so."""
     best: Row | None = None
-    indices = [group.indices(x) for x in signals]
+    indices = [group.indices(x, bound) for x in signals]
     why = ""
     for variant in library.frame() if length else library.whole():
         tried = Row(**{**row.__dict__, "note": variant.settings})
         try:
-            for c, (grid, step) in enumerate(zip(group.grids, group.steps(bound), strict=True)):
-                for x in indices:
+            for x in indices:
+                for c, (step, unit) in enumerate(group.units(bound, x.shape[1])):
                     for part in _cut(x[:, c], length):
-                        _one(tried, variant, part, step, grid.step)
+                        _one(tried, variant, part, step, unit)
         except (Unfit, ValueError, RuntimeError) as error:
             why = f"{variant.settings}: {error}"
             continue

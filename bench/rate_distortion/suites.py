@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgeae.errors import ConfigError
 from edgeae.signal.grid import Grid, detect_grid
 from edgeae.signal.io import read_signal
+from edgeae.signal.ulps import ulps_beside
 from edgeae.train.datasets import load_dataset
 from edgeae.train.download import data_folder
 
@@ -73,13 +74,28 @@ class Group:
         """The index bound of each channel."""
         return [grid.index_bound(bound.error) if bound.error else 0 for grid in self.grids]
 
-    def indices(self, x: Array) -> Array:
-        """Grid indices int64 [T, C] of a signal that lies on the grids."""
-        columns = []
+    def indices(self, x: Array, bound: Bound) -> Array:
+        """What coders of integers are given for a signal: int64 [T, C], or [T, 2 C].
+
+        Grid indices; and where these alone are not the samples, if all is to come back, how far
+        beside the grid each sample lies, in units of the last place. (-0.0 may come back as 0.0.)
+        """
+        columns, beside = [], []
         for c, grid in enumerate(self.grids):
             n, _ = grid.to_index(x[:, c])
             columns.append(n.astype(np.int64))
+            if x.dtype.kind == "f" and not bound.error:
+                on_grid = grid.to_values(n, x.dtype)
+                beside.append(np.where(on_grid == x[:, c], 0, ulps_beside(x[:, c], on_grid)))
+        if any(ulps.any() for ulps in beside):
+            columns += beside
         return np.stack(columns, axis=1)
+
+    def units(self, bound: Bound, n_columns: int) -> list[tuple[int, float]]:
+        """The index bound and the step of each of those columns."""
+        units = [grid.step for grid in self.grids]
+        found = list(zip(self.steps(bound), units, strict=True))
+        return found + [(0, unit) for unit in units[: n_columns - len(found)]]
 
 
 @dataclass(frozen=True, kw_only=True)
