@@ -20,6 +20,7 @@ from edgeae.errors import ConfigError, ModelError
 from edgeae.runtime.bundle import Bundle
 from edgeae.runtime.pixel_prior import PixelPrior
 from edgeae.signal.grid import NEAR_ULPS, Grid, GridSpec, detect_grid, fallback_grid
+from edgeae.signal.grid_most import most_grid
 from edgeae.signal.lattice import Lattice
 from edgeae.signal.ulps import ulps_beside
 from edgeae.tasks.codec import lossy_delta, lossy_rmse
@@ -252,7 +253,8 @@ def _channel_grid(
         return own, False
     if options.max_error:
         return _grid_for_bound(samples, options.max_error), False
-    return Grid(1, 1), False
+    found = most_grid(samples) if options.promise is Promise.LOSSLESS else None
+    return found or Grid(1, 1), False
 
 
 def _coarser(own: Grid, found: Grid | None) -> Grid:
