@@ -18,7 +18,7 @@ import numpy as np
 from edgeae.bitstream.crc import crc32
 from edgeae.bitstream.varint import pack_varint, unpack_varint
 from edgeae.errors import ConfigError, CorruptError, NotAStreamError, TruncatedError, VersionError
-from edgeae.signal.grid import GridSpec
+from edgeae.signal.grid import Grid, GridSpec
 
 __all__ = [
     "FORMAT_VERSION",
@@ -38,7 +38,8 @@ _MAX_GRID = (1 << 63) - 1
 _MAX_DELTA = (1 << 30) - 1
 MAX_STEP = 1 << 20
 
-_SINGLE = b"\0"  # stands before num, which is never 0
+_ZERO = b"\0"  # before num, which is never 0: as many as a grid has entries behind den
+_READINGS = ([True], [False, True])
 
 _FLAG_RADIO = 1
 _FLAG_MODEL = 2
@@ -113,7 +114,8 @@ class StreamHeader:
         frame_length: items (time steps or images) in a regular frame.
         image_size: (H, W) of a stream of images, None for a series.
         grids: per channel (num, den): a sample is ``index * num / den``; (num, den, True) if it
-            then passes through float32, in float64 streams. One entry stands for all.
+            then passes through float32, (num, den, False, True) if it was parsed from a decimal,
+            both in float64 streams. One entry stands for all.
         rate_hz: sampling rate, if known.
         promise: what holds for every sample.
         deltas: per channel the step of the residual quantizer on grid indices, odd: 1 for
@@ -169,11 +171,13 @@ class StreamHeader:
         for num, den, *single in set(self.grids):
             _check_count("each number of a grid", num, 1, _MAX_GRID)
             _check_count("each number of a grid", den, 1, _MAX_GRID)
-            if single and (single != [True] or self.dtype != "float64"):
+            if single and (single not in _READINGS or self.dtype != "float64"):
                 raise ConfigError(
                     f"the grid {(num, den, *single)} of {self.dtype} samples: a third entry is "
-                    "True, for float64 samples that passed through float32"
+                    "True, for float64 samples that passed through float32; False, True stand for "
+                    "float64 samples that were parsed from decimals"
                 )
+            Grid(num, den, *single)
         for delta in set(self.deltas):
             _check_count("delta", delta, 1, _MAX_DELTA)
             if delta % 2 == 0:
@@ -250,7 +254,7 @@ class StreamHeader:
             flags |= _FLAG_OWN
             n_own = self.channels
         for num, den, *single in self.grids[:n_own]:
-            fields += (_SINGLE if single else b"") + pack_varint(num) + pack_varint(den)
+            fields += _ZERO * len(single) + pack_varint(num) + pack_varint(den)
         fields.append(_PROMISES.index(self.promise))
         for delta in self.deltas[:n_own]:
             fields += pack_varint(delta)
@@ -341,10 +345,12 @@ class StreamHeader:
         n_own = channels if flags & _FLAG_OWN else 1
         grids: list[GridSpec] = []
         for _ in range(n_own):
-            single = data[pos : pos + 1] == _SINGLE
-            num, pos = unpack_varint(data, pos + single)
+            zeros = 0
+            while zeros < len(_READINGS) and data[pos : pos + 1] == _ZERO:
+                zeros, pos = zeros + 1, pos + 1
+            num, pos = unpack_varint(data, pos)
             den, pos = unpack_varint(data, pos)
-            grids.append((num, den, True) if single else (num, den))
+            grids.append(((num, den), (num, den, True), (num, den, False, True))[zeros])
         if pos >= len(data) or data[pos] >= len(_PROMISES):
             raise CorruptError("the stream header has an unknown promise")
         promise = _PROMISES[data[pos]]

@@ -130,8 +130,8 @@ def _header_fields(header: Any) -> dict[str, Any]:
     }
 
 
-def _grid_words(num: int, den: int, single: bool = False) -> str:
-    return f"{num}/{den}" + (" in float32" if single else "")
+def _grid_words(num: int, den: int, single: bool = False, parsed: bool = False) -> str:
+    return f"{num}/{den}" + (" in float32" if single else " as parsed" if parsed else "")
 
 
 def _one_or_each(values: Sequence[Any]) -> Any:

@@ -267,6 +267,8 @@ def _best_reading(own: Grid, samples: NDArray[Any]) -> tuple[Grid, float, bool]:
     readings = [own]
     if samples.dtype == np.float64:
         readings.append(replace(own, single=True))
+        if own.as_decimal is not None:
+            readings.append(replace(own, parsed=True))
     best = own, 0.0, False
     for grid in readings:
         share, exact = _share_on(grid, samples)
