@@ -88,6 +88,12 @@ def test_any_lattice_found_can_be_coded(x: np.ndarray, delta: int, factor: int) 
     size(x, delta)
 
 
+def test_one_sample_beside_a_lattice_hides_neither() -> None:
+    x = 40 * walk(1000)
+    x[500] += 4  # all samples are still multiples of 4
+    assert {w.pitch for w in likely_lattices(x, 1)} == {4, 40}
+
+
 # --- tallies ----------------------------------------------------------------------------------
 
 

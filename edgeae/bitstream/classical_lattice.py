@@ -91,7 +91,9 @@ def likely_lattices(x: IntArray, delta: int) -> list[Lattice]:
         divisor = int(np.gcd.reduce(steps))
     if divisor > 1:
         pitch = divisor * (2 * ((delta // 2) // divisor) + 1)  # some points for one sample
-        return [_of(pitch, int(wide[0]) % pitch)] if delta < pitch < PITCH_LIMIT else []
+        common = [_of(pitch, int(wide[0]) % pitch)] if delta < pitch < PITCH_LIMIT else []
+        # one sample beside a coarser lattice must not hide it
+        return common + [w for w in _moving_lattices(wide, steps, delta) if w.pitch > pitch]
     found = _moving_lattices(wide, steps, delta)
     if int(steps[steps > 0].min()) > max(delta, 1):
         fraction = _scaled_lattice(wide, delta)

@@ -55,7 +55,7 @@ __all__ = ["FrameCodec", "frames_at_once", "lossy_delta", "lossy_rmse"]
 _BATCH_FRAMES = 64
 _BATCH_SAMPLES = 1 << 16 if core is not None else 1 << 20  # numpy's loops want company
 _MAX_ULPS = 64
-_FEW = 32  # of so many samples, one beside the grid is an exception
+_FEW = 400  # of so many samples, one beside the grid is an exception
 
 
 @dataclass(kw_only=True)
