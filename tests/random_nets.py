@@ -45,18 +45,23 @@ def random_net(
     n_layers: int | None = None,
     feature_peak: int = 2047,
     deepest: int = 70,
+    dense: bool = False,
 ) -> CausalNet:
     rng = np.random.default_rng(seed)
+
+    def offsets_to(depth: int) -> list[int]:
+        return [0] if dense else random_offsets(rng, depth)
+
     n_layers = int(rng.integers(0, 4)) if n_layers is None else n_layers
     width, peak = len(past), feature_peak
     layers = []
     for _ in range(n_layers):
         n_out, bits = int(rng.integers(1, 12)), int(rng.integers(4, 13))
-        offsets = random_offsets(rng, deepest)
+        offsets = offsets_to(deepest)
         layers.append(random_layer(rng, width, n_out, offsets, peak, bits))
         width, peak = n_out, layers[-1].peak
-    head = random_layer(rng, width, n_outputs, random_offsets(rng, 5), peak, 0)
-    taps = random_offsets(rng, deepest) if rng.integers(2) else []
+    head = random_layer(rng, width, n_outputs, offsets_to(5), peak, 0)
+    taps = offsets_to(deepest) if rng.integers(2) else []
     skip = rng.integers(-2048, 2048, (n_outputs, len(taps), len(past)), dtype=np.int16)
     while taps and np.abs(skip.astype(int)).sum((1, 2)).max() * feature_peak >= LIMIT:
         skip //= 2

@@ -14,6 +14,7 @@ from edgeae.errors import ConfigError, ModelError
 from edgeae.quantize.adaptive import fit_adaptive
 from edgeae.runtime.adaptive import AdaptiveRules
 from edgeae.runtime.causal import CausalLayer, CausalNet
+from edgeae.runtime.mixture import MixtureNet
 from edgeae.runtime.sample_prior import SamplePrior, decode_samples, encode_samples
 from edgeae.train.phases import Signal
 from edgeae.train.recipe import Recipe, SamplePriorRecipe, recipe_from_dict
@@ -100,7 +101,7 @@ def signal_of(channels: int = 1) -> Signal:
 
 def test_rules_are_chosen_by_the_bytes_of_held_out_frames() -> None:
     prior = plain_prior(38)
-    recipe = SamplePriorRecipe(steps=(1, 5))
+    recipe = SamplePriorRecipe(steps=(1, 5), mixture=0)
     found = fit_adaptive(prior, (signal_of(),), recipe, None)
     assert found.adaptive is not None
     assert min(found.adaptive.gains) > 0
@@ -114,6 +115,72 @@ def test_rules_are_chosen_by_the_bytes_of_held_out_frames() -> None:
     told = fit_adaptive(prior, (signal_of(),), replace(recipe, adaptive_gains=(0.0, 0.01)), None)
     assert told.adaptive is not None
     assert told.adaptive.gains == pytest.approx((0.0, 0.01), abs=1e-6)
+
+
+def switching(seed: int, n: int) -> Frame:
+    """Long plateaus between two levels, a little noise on one of them: two means, two scales."""
+    rng = np.random.default_rng(seed)
+    on = np.cumsum(rng.random(n) < 0.08) % 2
+    return (300 * on + np.rint(rng.normal(0, 6, n) * on)).astype(np.int32)[None, :, None]
+
+
+def plateaus() -> Signal:
+    pieces = tuple(
+        torch.from_numpy(switching(seed, 4000)[0].T.astype(np.float32)) for seed in (1, 2)
+    )
+    return Signal(segments=pieces, spread=torch.ones(1))
+
+
+def test_learnt_parts_know_what_no_single_mean_tells() -> None:
+    prior = plain_prior(30)
+    recipe = SamplePriorRecipe(steps=(1, 7), train_steps=100, mixture=16)
+    fixed = fit_adaptive(prior, (plateaus(),), replace(recipe, mixture=0), None)
+    found = fit_adaptive(prior, (plateaus(),), recipe, None)
+    assert found.adaptive is not None
+    assert found.adaptive.learnt is not None
+    x = switching(9, 1024)
+    for delta in (1, 7):
+        assert size(found, x, delta) < 0.9 * size(fixed, x, delta)
+    again = SamplePrior.from_arrays(found.to_arrays())
+    assert encode_samples(again, [x])[0][0] == encode_samples(found, [x])[0][0]  # type: ignore[index]
+
+
+def test_learnt_parts_that_fail_lose_their_trust() -> None:
+    """A net that is sure of the wrong thing costs a frame little more than its first samples."""
+    outputs = np.array([0, 127, -30], np.int32)  # one part: far away and narrow
+    net = CausalNet(
+        n_inputs=4,
+        past=np.zeros(4, bool),
+        layers=(),
+        head=CausalLayer(
+            offsets=(0,),
+            weight=np.zeros((3, 1, 4), np.int8),
+            bias=outputs,
+            shift=np.zeros(3, np.int32),
+            bits=0,
+        ),
+    )
+    rules = AdaptiveRules()
+    wrong = replace(rules, learnt=MixtureNet(net=net, history=0), trust=(1 << 15,))
+    x, prior = ringing(4, 1024), plain_prior(38)
+    without = size(replace(prior, adaptive=rules), x)
+    assert size(replace(prior, adaptive=wrong), x) < 1.06 * without
+
+
+def test_jumps_beyond_the_tables_cost_what_the_likeliest_part_says() -> None:
+    """A wide part tells how far escapes reach: their code is shorter than one that starts small."""
+    rng = np.random.default_rng(3)
+    x = np.cumsum(rng.normal(0, 2, 1024) + (rng.random(1024) < 0.1) * rng.normal(0, 30000, 1024))
+    frame = np.rint(x).astype(np.int32)[None, :, None]
+    signal = Signal(segments=(torch.from_numpy(frame[0].T.astype(np.float32)),),
+                    spread=torch.ones(1))  # fmt: skip
+    prior = plain_prior(24)
+    recipe = SamplePriorRecipe(steps=(1,), train_steps=100, mixture=16)
+    found = fit_adaptive(prior, (signal,), recipe, None)
+    assert found.adaptive is not None
+    assert found.adaptive.learnt is not None
+    plain = replace(found, adaptive=replace(found.adaptive, learnt=None, trust=()))
+    assert size(found, frame) < 0.93 * size(plain, frame)
 
 
 @pytest.mark.parametrize(
@@ -142,11 +209,37 @@ def test_a_recipe_without_gains_chooses_them() -> None:
         ({"steps": (3, 3), "gains": (0.1, 0.1), "weights": ((9362,) * 6 + (9364,),) * 2}, "ascend"),
         ({"weights": ((1,) * 7,)}, "65536"),
         ({"levels": (0,)}, "level"),
+        ({"trust": (9000,)}, "trust per step"),
     ],
 )
 def test_bad_rules_are_refused(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ModelError, match=words):
         AdaptiveRules(**changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "history", "dense", "words"),
+    [
+        (6, 4, 1, True, "3|weight"),
+        (6, 27, 1, True, "1 to 8"),
+        (6, 6, 25, True, "history"),
+        (6, 6, 1, False, "step at hand|taps at 0"),
+    ],
+)
+def test_bad_nets_of_a_mixture_are_refused(
+    inputs: int, outputs: int, history: int, dense: bool, words: str
+) -> None:
+    net = random_net(8, [False] * inputs, outputs, feature_peak=127, dense=dense)
+    with pytest.raises(ModelError, match=words):
+        MixtureNet(net=net, history=history)
+
+
+def test_a_net_for_other_channels_is_refused() -> None:
+    net = MixtureNet(net=random_net(8, [False] * 6, 6, feature_peak=127, dense=True), history=1)
+    rules = AdaptiveRules(learnt=net, trust=(9000,))
+    assert replace(plain_prior(20), adaptive=rules).n_channels == 1
+    with pytest.raises(ModelError, match="2 channels and 1 steps must read 12"):
+        replace(plain_prior(20, channels=2), adaptive=rules)
 
 
 def test_too_many_inputs_are_refused() -> None:

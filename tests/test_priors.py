@@ -16,8 +16,9 @@ from random_nets import random_net
 import edgeae.native as native
 from edgeae.bitstream import CdfFamily, laplace_shape, logistic_shape
 from edgeae.errors import CorruptError, ModelError, SignalError
-from edgeae.runtime.adaptive import N_PARTS, AdaptiveRules
+from edgeae.runtime.adaptive import AdaptiveRules
 from edgeae.runtime.latent_prior import LatentPrior, decode_latents, encode_latents
+from edgeae.runtime.mixture import MAX_HISTORY, MAX_LEARNT, N_PARTS, MixtureNet
 from edgeae.runtime.prior_rules import LARGEST_INDEX, step_condition
 from edgeae.runtime.sample_prior import SamplePrior, decode_samples, encode_samples
 
@@ -52,7 +53,7 @@ def random_prior(seed: int, **fixed: Any) -> SamplePrior:
         "lookahead": int(rng.integers(0, 5)),
         "has_cond": bool(rng.integers(2)),
         "shape": [logistic_shape(), laplace_shape()][int(rng.integers(2))],
-        "adaptive": random_rules(rng) if rng.integers(3) else None,
+        "adaptive": random_rules(rng, c) if rng.integers(3) else None,
         **fixed,
     }
     fields.pop("n_channels", None)
@@ -62,8 +63,9 @@ def random_prior(seed: int, **fixed: Any) -> SamplePrior:
     return SamplePrior(net=random_net(seed, past, 2 * c), **fields)
 
 
-def random_rules(rng: np.random.Generator) -> AdaptiveRules:
+def random_rules(rng: np.random.Generator, channels: int) -> AdaptiveRules:
     n = int(rng.integers(1, 4))
+    learnt = random_mixture(int(rng.integers(1 << 30)), channels) if rng.integers(3) else None
     weights = rng.integers(64, 9000, (n, N_PARTS))
     weights[:, 1] = (1 << 16) - np.delete(weights, 1, axis=1).sum(axis=1)
     return AdaptiveRules(
@@ -73,7 +75,17 @@ def random_rules(rng: np.random.Generator) -> AdaptiveRules:
         steps=tuple(int(v) for v in np.cumsum(rng.integers(1, 30, n))),
         gains=tuple(float(v) for v in rng.choice([0.0, 0.001, 0.01, 1.0], n)),
         weights=tuple(map(tuple, weights.tolist())),
+        learnt=learnt,
+        trust=tuple(rng.integers(1024, 64513, n if learnt else 0).tolist()),
     )
+
+
+def random_mixture(seed: int, channels: int) -> MixtureNet:
+    rng = np.random.default_rng(seed)
+    history, parts = int(rng.integers(0, MAX_HISTORY + 1)), int(rng.integers(1, MAX_LEARNT + 1))
+    inputs = [False] * MixtureNet.n_features(history, channels)
+    net = random_net(seed, inputs, 3 * parts, feature_peak=127, dense=True)
+    return MixtureNet(net=net, history=history)
 
 
 def random_frames(seed: int, prior: SamplePrior, n: int = 3) -> tuple[Frames, Frames | None]:
@@ -328,7 +340,9 @@ def test_arrays_round_trip() -> None:
 
 
 def test_damaged_arrays_are_refused() -> None:
-    sources = [(SamplePrior.from_arrays, random_prior(1, adaptive=AdaptiveRules()).to_arrays())]
+    rules = AdaptiveRules(learnt=random_mixture(1, 2), trust=(9000,))
+    prior = random_prior(1, adaptive=rules, n_channels=2)
+    sources = [(SamplePrior.from_arrays, prior.to_arrays())]
     sources += [(LatentPrior.from_arrays, p.to_arrays()) for p in latent_priors(1, 2)]  # type: ignore[misc]
     for read, good in sources:
         for name in set(good) - {"adaptive"}:  # without that one there are no rules
@@ -414,7 +428,9 @@ def test_the_c_engine_checks_its_arguments() -> None:
     x, out = np.zeros(6, np.int32), np.empty(6, np.int32)
     one, none = np.ones(1, np.int32), np.zeros(0, np.int32)
     gain, parts = np.array([0.5]), np.array([64, 65536 - 6 * 64, 64, 64, 64, 64, 64], np.int32)
-    rules = (3, 1, 0.9, gain, parts)
+    small, half = random_mixture(3, 1), one << 15
+    more = (small.words, small.history, one, half)
+    rules = (3, 1, 0.9, gain, parts, more)
     good: tuple[Any, ...] = (prior.net.words(), None, prior.shape, 1, 1, one, one, 0, none, rules)
     assert CORE.prior_encode(good, one, x, None, 2, 3, out) is not None
     for i, bad in (
@@ -435,13 +451,21 @@ def test_the_c_engine_checks_its_arguments() -> None:
         (9, (25, *rules[1:])),
         (9, (-1, *rules[1:])),
         (9, (3, 5, *rules[2:])),
-        (9, (3, 1, 0.4, gain, parts)),
-        (9, (3, 1, float("nan"), gain, parts)),
-        (9, (3, 1, 0.9, 2 * gain + 0.1, parts)),
-        (9, (3, 1, 0.9, gain * float("nan"), parts)),
-        (9, (3, 1, 0.9, gain[:0], parts)),
-        (9, (3, 1, 0.9, gain, parts[:6])),
-        (9, (3, 1, 0.9, gain, parts + 1)),
+        (9, (3, 1, 0.4, gain, parts, None)),
+        (9, (3, 1, float("nan"), gain, parts, None)),
+        (9, (3, 1, 0.9, 2 * gain + 0.1, parts, None)),
+        (9, (3, 1, 0.9, gain * float("nan"), parts, None)),
+        (9, (3, 1, 0.9, gain[:0], parts, None)),
+        (9, (3, 1, 0.9, gain, parts[:6], None)),
+        (9, (3, 1, 0.9, gain, parts + 1, None)),
+        (9, (*rules[:5], (x, *more[1:]))),
+        (9, (*rules[:5], (random_mixture(4, 2).words, *more[1:]))),
+        (9, (*rules[:5], (more[0], more[1] + 1, one, half))),
+        (9, (*rules[:5], (more[0], -1, one, half))),
+        (9, (*rules[:5], (*more[:2], one[:0], half))),
+        (9, (*rules[:5], (*more[:3], half[:0]))),
+        (9, (*rules[:5], (*more[:3], one * 1023))),
+        (9, (*rules[:5], (*more[:3], one * 64513))),
     ):
         with pytest.raises(ValueError):  # noqa: PT011
             CORE.prior_encode((*good[:i], bad, *good[i + 1 :]), one, x, None, 2, 3, out)

@@ -26,6 +26,7 @@ __all__ = [
     "MAX_DELTA",
     "MAX_SHIFT",
     "N_SCALES",
+    "ROW16",
     "SCALE16",
     "SHAPE_POINTS",
     "CdfFamily",
@@ -43,6 +44,19 @@ SCALE16 = (
     *(1625, 1825, 2048, 2299, 2580, 2896),
 )
 """Scale of each index in sixteenths of a feature unit: 16 · 2^((ls - 18) / 6), rounded."""
+N_ROWS = 94
+"""Rows of a family: the scale indices, and five octaves of wider scales that only mixtures use."""
+
+
+def _rows() -> tuple[int, ...]:
+    rows = [*SCALE16]
+    while len(rows) < N_ROWS:
+        rows.append(2 * rows[-6])
+    return tuple(rows)
+
+
+ROW16 = _rows()
+"""`SCALE16`, then every six rows twice as wide."""
 SHAPE_POINTS = 385
 """A shape holds F(z) · 65535 at z = -12, -12 + 1/16, ..., 12."""
 MAX_DELTA = (1 << 30) - 1
@@ -119,7 +133,7 @@ class CdfFamily:
         self.shift = int(shift)
         self._points = self.shape.astype(np.int64)
         self._tables: dict[tuple[int, int], list[int]] = {}
-        scales = [s << shift for s in SCALE16]
+        scales = [s << shift for s in ROW16]
         low_bits = []
         for s in scales:
             h = 0
@@ -128,14 +142,15 @@ class CdfFamily:
             low_bits.append(h)
         width = [self.delta << h for h in low_bits]
         self.low_bits = low_bits
-        """Per scale index, how many low bits of k go uncoded."""
+        """Per row, how many low bits of k go uncoded."""
         self.reach = [
             min(127, 2 + (s + 2 * w - 1) // (2 * w)) for s, w in zip(scales, width, strict=True)
         ]
-        """Per scale index, the largest |k >> low_bits| with a symbol of its own."""
+        """Per row, the largest |k >> low_bits| with a symbol of its own."""
         self._zshift = [12 + s.bit_length() for s in scales]
         self._point_list: list[int] = self._points.tolist()
-        self._scales = scales
+        self.scales = scales
+        """Per row, the scale in sixteenths of a grid step."""
         self._mults = [((1 << (24 + s.bit_length())) + s // 2) // s for s in scales]
         self._scale_a = np.array(scales, dtype=np.int64)
         self._width_a = np.array(width, dtype=np.int64)
@@ -169,10 +184,10 @@ class CdfFamily:
         """Return the shape's value, 0 to 65535, at an edge.
 
         Args:
-            ls: scale index, 0 to 63.
+            ls: row, 0 to 93.
             edge16: the edge past the mean, in sixteenths of a grid step.
         """
-        limit = 16 * self._scales[ls]
+        limit = 16 * self.scales[ls]
         z = (min(max(edge16, -limit), limit) * self._mults[ls]) >> self._zshift[ls]
         z = min(max(z, 1 - _HALF_SPAN), _HALF_SPAN - 1) + _HALF_SPAN
         i, f = z >> 8, z & 255

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ import torch
 
 from edgeae.bitstream.header import StreamHeader
 from edgeae.errors import ModelError, SignalError
-from edgeae.exporting.bundle import GOLDEN_ITEMS
+from edgeae.exporting.bundle import GOLDEN_ITEMS, prior_graphs
 from edgeae.exporting.card import model_card
 from edgeae.exporting.certificate import certify
 from edgeae.exporting.graphs import analysis_graph, causal_graph, synthesis_graph
@@ -408,7 +409,8 @@ class _Workshop:
             return _mean_over(spec.steps, lambda s: self._sample_bits(prior, s, codes))
 
         own = dataclasses.replace(spec, adaptive_gains=(), augment=0.0)  # this device, no other
-        tried = [(c, fit_adaptive(c, (self.choose,), own, code)) for c in candidates]
+        fitted = partial(fit_adaptive, train=self.fit)
+        tried = [(c, fitted(c, (self.choose,), own, code)) for c in candidates]
         trained, best = min(tried, key=lambda pair: bits(pair[1]))
         only_tables = trained is tables
         part = _part(f"sample prior {number}", bits(parent), bits(best), only_tables=only_tables)
@@ -416,9 +418,9 @@ class _Workshop:
             priors = [*old.sample_priors]
             priors[number] = best
             files["coder.npz"] = pack_coder(old.latent_prior, priors)
-            role = f"sample_prior_{number}"
-            about = {"bundle": self.parent.name, "role": role}
-            files[f"{role}.onnx"] = causal_graph(best.net, about).SerializeToString()
+            files.pop(f"sample_prior_{number}_mixture.onnx", None)
+            graphs = prior_graphs(best, number, {"bundle": self.parent.name})
+            files |= {name: graph.SerializeToString() for name, graph in graphs.items()}
         return [part]
 
     def _sample_bits(self, prior: SamplePrior, step: int, codes: Frames | None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from edgeae.models.transforms import LATENT_PEAK
 from edgeae.quantize.adaptive import fit_adaptive
 from edgeae.quantize.dyadic import QuantizedModel, is_quantized, load_quantized, quantize
 from edgeae.quantize.tables import count_latent_cells, count_latent_shape, count_sample_shape
+from edgeae.runtime.any_prior import AnyPrior
 from edgeae.runtime.bundle import Bundle, pack_coder, seal, write_bundle
 from edgeae.runtime.sample_prior import SamplePrior
 from edgeae.train.phases import BASE_STEP, Signal, WindowCode, measure_window_code
@@ -34,7 +35,7 @@ from edgeae.train.run import Progress, RunFolder
 from edgeae.train.setup import Setup
 from edgeae.train.training import load_training_data, silent
 
-__all__ = ["check_device", "codec_part", "export_run"]
+__all__ = ["check_device", "codec_part", "export_run", "prior_graphs"]
 
 RMSE_GUARD = 4.0  # a lossy frame this much worse than validation is coded otherwise
 GOLDEN_ITEMS = 1024
@@ -100,8 +101,7 @@ def export_run(
             spec = model.recipe.sample_prior[i]
             prior = fit_adaptive(prior, (parts.train, parts.validation), spec, model.code)
         priors.append(prior)
-        role = f"sample_prior_{i}"
-        graphs[f"{role}.onnx"] = causal_graph(priors[-1].net, {**about, "role": role})
+        graphs |= prior_graphs(prior, i, about)
     certificate = [
         {"graph": name, **layer.to_json()}
         for name, graph in sorted(graphs.items())
@@ -132,6 +132,18 @@ def export_run(
     return write_bundle(
         out, manifest, files, golden_signal=_golden_signal(parts.validation, parts.setup)
     )
+
+
+def prior_graphs(
+    prior: AnyPrior, number: int, about: Mapping[str, str]
+) -> dict[str, onnx.ModelProto]:
+    """The nets of a sample prior as graphs, by file name, for study and other runtimes."""
+    nets = {f"sample_prior_{number}": prior.net}
+    if isinstance(prior, SamplePrior) and prior.adaptive is not None and prior.adaptive.learnt:
+        nets[f"sample_prior_{number}_mixture"] = prior.adaptive.learnt.net
+    return {
+        f"{role}.onnx": causal_graph(net, {**about, "role": role}) for role, net in nets.items()
+    }
 
 
 def _published(recipe: Recipe) -> dict[str, Any]:

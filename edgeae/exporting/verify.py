@@ -26,6 +26,7 @@ from edgeae.runtime.bundle import Bundle, read_arrays
 from edgeae.runtime.causal import CausalNet
 from edgeae.runtime.native_net import clones, open_native
 from edgeae.runtime.pixel_prior import PixelPrior
+from edgeae.runtime.sample_prior import SamplePrior
 from edgeae.runtime.session import OPTIMIZATION_LEVELS, GraphSession, open_session
 from edgeae.runtime.transform import MAX_INPUT
 from edgeae.runtime.views import UnsupportedGraphError
@@ -189,6 +190,9 @@ def _causal_net(bundle: Bundle, name: str) -> CausalNet | None:
     for number, prior in enumerate(bundle.sample_priors):
         if name == f"sample_prior_{number}.onnx":
             return prior.net
+        rules = prior.adaptive if isinstance(prior, SamplePrior) else None
+        if name == f"sample_prior_{number}_mixture.onnx" and rules is not None and rules.learnt:
+            return rules.learnt.net
     return None
 
 

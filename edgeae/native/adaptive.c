@@ -18,10 +18,6 @@
 #define LEAD 4.0      /* a filter moves the mean by at most this many scales */
 #define PEAK 6.0      /* an error counts as at most this many scales */
 #define TOP 1.0       /* the spread grows no further */
-#define FORGET_BITS 6 /* of the weights */
-
-static const int32_t scale_step[EAE_PART_MEAN + 1] = {-4, 0, 4, 16, 0};
-static const int32_t size_rate[EAE_SIZES] = {4, 6};
 
 /* ---- inner loops ---- */
 
@@ -96,13 +92,6 @@ static int is_wide(void)
 }
 #endif
 
-/* floor(v / 2^shift) without shifting a negative number */
-static int64_t floor_shift(int64_t v, int shift)
-{
-    int64_t rest = (int64_t)((uint64_t)v & (((uint64_t)1 << shift) - 1u));
-    return (v - rest) / ((int64_t)1 << shift);
-}
-
 /* ---- filters ---- */
 
 static int32_t real_inputs(const eae_adaptive *a, int32_t channels)
@@ -117,22 +106,13 @@ static int32_t padded_inputs(const eae_adaptive *a, int32_t channels)
 
 int eae_adaptive_fits(const eae_adaptive *a, int32_t channels)
 {
-    int32_t c, i;
+    int32_t c;
     if (channels < 1 || channels > EAE_FILTER_CHANNELS || a->taps < 0 ||
         a->taps > EAE_FILTER_TAPS || a->cross < 0 || a->cross > EAE_FILTER_CROSS ||
         real_inputs(a, channels) > EAE_FILTER_INPUTS || !(a->forget >= 0.5 && a->forget <= 1.0))
         return 0;
     for (c = 0; c < channels; c++) {
-        const int32_t *weight = a->weight + c * EAE_PARTS;
-        int64_t sum = 0;
         if (!(a->gain[c] >= 0.0 && a->gain[c] <= TOP))
-            return 0;
-        for (i = 0; i < EAE_PARTS; i++) {
-            if (weight[i] < 64 || weight[i] > 65536)
-                return 0;
-            sum += weight[i];
-        }
-        if (sum != 65536)
             return 0;
     }
     return 1;
@@ -176,14 +156,10 @@ static void reset_channel(eae_filters *f, const eae_adaptive *a, int32_t channel
 
 void eae_filters_reset(eae_filters *f, const eae_adaptive *a, int32_t channels)
 {
-    int32_t c, i;
+    int32_t c;
     memset(f->input, 0, n_doubles(a, channels) * sizeof(double));
-    for (c = 0; c < channels; c++) {
+    for (c = 0; c < channels; c++)
         reset_channel(f, a, channels, c);
-        f->n_seen[c] = 0;
-        for (i = 0; i < EAE_PARTS; i++)
-            f->part[c][i] = (uint32_t)a->weight[c * EAE_PARTS + i];
-    }
 }
 
 int64_t eae_filters_predict(
@@ -192,13 +168,7 @@ int64_t eae_filters_predict(
     size_t taps = (size_t)a->taps, cross = (size_t)a->cross, i, at = 2 * taps;
     double *x = f->input, scale = (double)scale16, inverse = 16.0 / scale, p;
     int32_t other;
-    int64_t moved;
-    if (f->n_seen[c] == 0) { /* a logistic's mean error is 2 ln 2 scales */
-        for (i = 0; i < EAE_SIZES; i++)
-            f->size[c][i] = 355 * scale16;
-    }
     f->guess = 0.0;
-    f->moved[c] = 0;
     if (taps == 0 || a->gain[c] == 0.0)
         return 0;
     for (i = 0; i < taps; i++) {
@@ -220,9 +190,7 @@ int64_t eae_filters_predict(
     f->guess = p;
     p = p > LEAD ? LEAD : p;
     p = p < -LEAD ? -LEAD : p;
-    moved = (int64_t)rint(p * scale);
-    f->moved[c] = moved;
-    return moved;
+    return (int64_t)rint(p * scale);
 }
 
 void eae_filters_learn(
@@ -231,16 +199,6 @@ void eae_filters_learn(
 {
     size_t taps = (size_t)a->taps, cross = (size_t)a->cross, n = (size_t)f->n_inputs, i;
     double y, *error = f->error + (size_t)c * taps, *moved = f->change + (size_t)c * taps;
-    int64_t size = error16 - f->moved[c];
-    int32_t begin = 0, rate;
-    size = 256 * (size < 0 ? -size : size);
-    while (begin < 7 && (f->n_seen[c] + 2) >> (begin + 1) > 0)
-        begin++;
-    f->n_seen[c] += f->n_seen[c] < 1024;
-    for (i = 0; i < EAE_SIZES; i++) {
-        rate = begin < size_rate[i] ? begin : size_rate[i];
-        f->size[c][i] += floor_shift(size - f->size[c][i], rate);
-    }
     if (taps == 0)
         return;
     y = (double)error16 / (double)scale16;
@@ -286,153 +244,4 @@ void eae_filters_advance(eae_filters *f, const eae_adaptive *a, int32_t channels
         memmove(row + 1, row, cross * sizeof(double));
         row[0] = 0.0;
     }
-}
-
-/* ---- mixture ---- */
-
-static int32_t clip_scale(int32_t ls)
-{
-    return ls < 0 ? 0 : ls >= EAE_N_SCALES ? EAE_N_SCALES - 1 : ls;
-}
-
-/* The scale index nearest to errors of that mean size, 1/4096 of a grid step. */
-static int32_t scale_of(int64_t size, int shift)
-{
-    int64_t wanted = 16 * ((185 * size) / 65536);
-    int32_t low = 0, high = EAE_N_SCALES - 1;
-    while (low < high) {
-        int32_t middle = (low + high + 1) / 2;
-        if (15 * ((int64_t)eae_scale16[middle] << shift) <= wanted)
-            low = middle;
-        else
-            high = middle - 1;
-    }
-    return low;
-}
-
-void eae_mixture_init(
-    eae_mixture *m, const eae_filters *a, const eae_family *f, int32_t c, int32_t ls, int shift,
-    int64_t base16)
-{
-    int32_t i, here, widest = 0;
-    for (i = 0; i < EAE_PARTS; i++) {
-        here = i <= EAE_PART_MEAN ? clip_scale(ls + scale_step[i])
-                                  : scale_of(a->size[c][i - EAE_PART_MEAN - 1], shift);
-        m->row[i] = &f->scale[here];
-        m->offset[i] = base16 + (i == EAE_PART_MEAN ? 0 : a->moved[c]);
-        widest = here > widest ? here : widest;
-    }
-    m->wide = &f->scale[widest];
-    m->weight = a->part[c];
-}
-
-/* The cumulative frequency below bin j; t gets the parts of it. */
-static uint32_t below(const eae_mixture *m, const eae_family *f, int j, uint32_t *t)
-{
-    const eae_scale *wide = m->wide;
-    uint32_t n = 2u * wide->reach + 3u;
-    uint64_t sum = 0;
-    int i;
-    for (i = 0; i < EAE_PARTS; i++) {
-        t[i] = eae_shape_at(f, m->row[i], wide->width * j - f->half - m->offset[i]);
-        sum += (uint64_t)m->weight[i] * t[i];
-    }
-    return (uint32_t)(j + wide->reach + 1) + (((uint32_t)(sum >> 16) * (65536u - n)) >> 16);
-}
-
-static void lowest(uint32_t *t)
-{
-    memset(t, 0, EAE_PARTS * sizeof *t);
-}
-
-static void highest(uint32_t *t)
-{
-    int i;
-    for (i = 0; i < EAE_PARTS; i++)
-        t[i] = 65535;
-}
-
-void eae_mixture_encode(eae_mixture *m, const eae_family *f, eae_encoder *e, int64_t k)
-{
-    const eae_scale *wide = m->wide;
-    int h = wide->low_bits, reach = wide->reach;
-    uint32_t rest = (uint32_t)((uint64_t)k & (((uint64_t)1 << h) - 1u)), lo = 0, hi = 65536;
-    int64_t j = (k - (int64_t)rest) / ((int64_t)1 << h);
-    lowest(m->low);
-    highest(m->high);
-    if (j >= -reach)
-        lo = below(m, f, (int)(j > reach ? reach + 1 : j), m->low);
-    if (j <= reach)
-        hi = below(m, f, (int)(j < -reach ? -reach : j + 1), m->high);
-    eae_enc(e, lo, hi - lo);
-    if (j < -reach)
-        eae_enc_golomb(e, (uint32_t)(-j - reach - 1), EAE_ESCAPE_ORDER);
-    else if (j > reach)
-        eae_enc_golomb(e, (uint32_t)(j - reach - 1), EAE_ESCAPE_ORDER);
-    if (h > 0)
-        eae_enc_bits(e, rest, h);
-}
-
-int64_t eae_mixture_decode(eae_mixture *m, const eae_family *f, eae_decoder *d)
-{
-    const eae_scale *wide = m->wide;
-    int h = wide->low_bits, reach = wide->reach, j = 0;
-    uint32_t here[EAE_PARTS], lo, hi;
-    int64_t k;
-    lo = below(m, f, 0, here);
-    if (eae_dec_below(d, lo)) {
-        do {
-            hi = lo;
-            memcpy(m->high, here, sizeof here);
-            j--;
-            if (j < -reach) {
-                lo = 0;
-                lowest(here);
-            } else {
-                lo = below(m, f, j, here);
-            }
-        } while (eae_dec_below(d, lo));
-        memcpy(m->low, here, sizeof here);
-    } else {
-        memcpy(m->low, here, sizeof here);
-        hi = below(m, f, 1, here);
-        while (j <= reach && !eae_dec_below(d, hi)) {
-            lo = hi;
-            memcpy(m->low, here, sizeof here);
-            j++;
-            if (j > reach) {
-                hi = 65536u;
-                highest(here);
-            } else {
-                hi = below(m, f, j + 1, here);
-            }
-        }
-        memcpy(m->high, here, sizeof here);
-    }
-    eae_dec_consume(d, lo, hi - lo);
-    k = j;
-    if (j < -reach)
-        k -= (int64_t)eae_dec_golomb(d, EAE_ESCAPE_ORDER);
-    else if (j > reach)
-        k += (int64_t)eae_dec_golomb(d, EAE_ESCAPE_ORDER);
-    k *= (int64_t)1 << h;
-    return h > 0 ? k + (int64_t)eae_dec_bits(d, h) : k;
-}
-
-void eae_mixture_learn(const eae_mixture *m, eae_filters *f, const eae_adaptive *a, int32_t c)
-{
-    uint64_t part[EAE_PARTS], sum = 0;
-    uint32_t total = 0, *weight = f->part[c];
-    const int32_t *first = a->weight + c * EAE_PARTS;
-    int i;
-    for (i = 0; i < EAE_PARTS; i++) {
-        part[i] = (uint64_t)weight[i] * (m->high[i] - m->low[i] + 1u);
-        sum += part[i];
-    }
-    for (i = 0; i < EAE_PARTS; i++) {
-        uint32_t share = (uint32_t)((part[i] << 16) / sum);
-        weight[i] = share - (share >> FORGET_BITS) + ((uint32_t)first[i] >> FORGET_BITS);
-        total += weight[i];
-    }
-    weight[1] += 65536u - total;
 }

@@ -1,6 +1,6 @@
 /* The family of frequency tables of edgeae: the arithmetic of edgeae/bitstream/cdf.py in C99.
  *
- * Nothing is tabulated but the 385 points of a shape and 64 small rows per (delta, shift): the
+ * Nothing is tabulated but the 385 points of a shape and 94 small rows per (delta, shift): the
  * edges that a symbol needs are computed when it is coded. The decoder searches outwards from the
  * mean's bin, by comparing products, so it divides nowhere.
  */
@@ -10,6 +10,7 @@
 #include "range_coder.h"
 
 #define EAE_N_SCALES 64
+#define EAE_N_ROWS 94 /* the scales, and five octaves of wider ones that only mixtures use */
 #define EAE_SHAPE_POINTS 385
 #define EAE_MAX_DELTA ((1 << 30) - 1)
 #define EAE_MAX_SHIFT 20
@@ -27,7 +28,7 @@ typedef struct {
 typedef struct {
     const uint16_t *shape; /* EAE_SHAPE_POINTS values that never fall */
     int64_t half;          /* half a delta, in sixteenths */
-    eae_scale scale[EAE_N_SCALES];
+    eae_scale scale[EAE_N_ROWS];
 } eae_family;
 
 static const uint16_t eae_scale16[EAE_N_SCALES] = {
@@ -43,9 +44,10 @@ static inline void eae_family_init(eae_family *f, const uint16_t *shape, int32_t
     int i;
     f->shape = shape;
     f->half = 8 * (int64_t)delta;
-    for (i = 0; i < EAE_N_SCALES; i++) {
+    for (i = 0; i < EAE_N_ROWS; i++) {
         eae_scale *row = &f->scale[i];
-        uint64_t s = (uint64_t)eae_scale16[i] << shift;
+        int octaves = i < EAE_N_SCALES ? 0 : (i - EAE_N_SCALES) / 6 + 1;
+        uint64_t s = (uint64_t)eae_scale16[i - 6 * octaves] << (shift + octaves);
         uint64_t width = (uint64_t)delta;
         uint64_t reach;
         int bits = 0, h = 0;

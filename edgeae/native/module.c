@@ -177,13 +177,17 @@ static PyObject *py_known_shapes(PyObject *self, PyObject *unused)
 /* The arguments that both directions share, checked and brought into the kernels' form. */
 typedef struct {
     Py_buffer words, statics, shape, center, shift, cond, gain, weight, delta, code; /* buf NULL: not given */
+    Py_buffer learnt, level, trust;
     Py_ssize_t groups, steps;
     eae_prior prior;
     eae_family *family; /* one per channel */
     eae_net net;
     void *arena;
     eae_adaptive adaptive;
-    eae_filters filters;
+    eae_mixing mixing;
+    eae_net mixture_net;
+    void *mixture_arena;
+    eae_adapter adapter;
     void *filter_arena;
     size_t n_items;
 } prior_call;
@@ -191,7 +195,8 @@ typedef struct {
 static void release_prior(prior_call *p)
 {
     Py_buffer *buffers[] = {&p->words,  &p->statics, &p->shape, &p->center,
-                            &p->shift, &p->cond,    &p->gain,  &p->weight, &p->delta, &p->code};
+                            &p->shift, &p->cond,    &p->gain,  &p->weight, &p->delta, &p->code,
+                            &p->learnt, &p->level,   &p->trust};
     size_t i;
     for (i = 0; i < sizeof buffers / sizeof *buffers; i++) {
         if (buffers[i]->obj != NULL)
@@ -200,6 +205,7 @@ static void release_prior(prior_call *p)
     PyMem_RawFree(p->family);
     PyMem_RawFree(p->arena);
     PyMem_RawFree(p->filter_arena);
+    PyMem_RawFree(p->mixture_arena);
 }
 
 static int get_buffer(PyObject *object, Py_buffer *buffer)
@@ -207,14 +213,37 @@ static int get_buffer(PyObject *object, Py_buffer *buffer)
     return object == Py_None || PyObject_GetBuffer(object, buffer, PyBUF_SIMPLE) == 0;
 }
 
+/* Lays out the net that the words are, in an arena of its own. */
+static int lay_net(Py_buffer *words, eae_net *net, void **arena)
+{
+    Py_ssize_t n = n_items(words, sizeof(int32_t), "words");
+    size_t size;
+    if (n < 0)
+        return 0;
+    size = eae_net_size(words->buf, (size_t)n);
+    if (size == 0) {
+        PyErr_SetString(PyExc_ValueError, "words: not a causal net");
+        return 0;
+    }
+    *arena = PyMem_RawMalloc(size);
+    if (*arena == NULL) {
+        PyErr_NoMemory();
+        return 0;
+    }
+    eae_net_init(net, words->buf, (size_t)n, *arena);
+    return 1;
+}
+
 /* options: (words i32[] | None, statics i32[2 * channels] | None, shape u16[385], channels,
  * by_delta, center i32[channels], shift i32[channels], lookahead, cond i32[],
- * None | (taps, cross, forget, gain f64[channels], weight i32[channels * parts])); delta i32[channels] */
+ * None | (taps, cross, forget, gain f64[channels], weight i32[channels * parts],
+ *         None | (words i32[], history, level i32[channels], trust i32[channels])));
+ * delta i32[channels] */
 static int parse_prior(prior_call *p, PyObject *options, PyObject *delta, PyObject *code)
 {
     PyObject *words, *statics, *shape, *center, *shift, *cond, *adaptive, *gain, *weight;
+    PyObject *learnt, *net, *level, *trust;
     Py_ssize_t n;
-    size_t size;
     eae_prior *a = &p->prior;
     int32_t c;
     if (!PyArg_ParseTuple(
@@ -254,33 +283,34 @@ static int parse_prior(prior_call *p, PyObject *options, PyObject *delta, PyObje
         !has_items(&p->code, sizeof(int32_t), (Py_ssize_t)p->n_items, "code"))
         return 0;
     if (p->words.obj != NULL) {
-        n = n_items(&p->words, sizeof(int32_t), "words");
-        if (n < 0)
+        if (!lay_net(&p->words, &p->net, &p->arena))
             return 0;
-        size = eae_net_size(p->words.buf, (size_t)n);
-        if (size == 0) {
-            PyErr_SetString(PyExc_ValueError, "words: not a causal net");
-            return 0;
-        }
-        p->arena = PyMem_RawMalloc(size);
-        if (p->arena == NULL) {
-            PyErr_NoMemory();
-            return 0;
-        }
-        eae_net_init(&p->net, p->words.buf, (size_t)n, p->arena);
     }
     if (adaptive != Py_None) {
         if (!PyArg_ParseTuple(
-                adaptive, "iidOO", &p->adaptive.taps, &p->adaptive.cross, &p->adaptive.forget,
-                &gain, &weight) ||
+                adaptive, "iidOOO", &p->adaptive.taps, &p->adaptive.cross, &p->adaptive.forget,
+                &gain, &weight, &learnt) ||
             !get_buffer(gain, &p->gain) || !get_buffer(weight, &p->weight) ||
             !has_items(&p->gain, sizeof(double), a->n_channels, "gain") ||
             !has_items(
                 &p->weight, sizeof(int32_t), EAE_PARTS * (Py_ssize_t)a->n_channels, "weight"))
             return 0;
         p->adaptive.gain = p->gain.buf;
-        p->adaptive.weight = p->weight.buf;
+        p->mixing.weight = p->weight.buf;
+        if (learnt != Py_None) {
+            if (!PyArg_ParseTuple(learnt, "OiOO", &net, &p->mixing.history, &level, &trust) ||
+                !get_buffer(net, &p->learnt) || !get_buffer(level, &p->level) ||
+                !get_buffer(trust, &p->trust) ||
+                !has_items(&p->level, sizeof(int32_t), a->n_channels, "level") ||
+                !has_items(&p->trust, sizeof(int32_t), a->n_channels, "trust") ||
+                !lay_net(&p->learnt, &p->mixture_net, &p->mixture_arena))
+                return 0;
+            p->mixing.learnt = &p->mixture_net;
+            p->mixing.level = p->level.buf;
+            p->mixing.trust = p->trust.buf;
+        }
         a->adaptive = &p->adaptive;
+        a->mixing = &p->mixing;
     }
     if (!eae_prior_fits(a, p->arena != NULL ? &p->net : NULL, p->code.obj != NULL)) {
         PyErr_SetString(PyExc_ValueError, "the net and the prior's options do not fit");
@@ -292,7 +322,7 @@ static int parse_prior(prior_call *p, PyObject *options, PyObject *delta, PyObje
             PyErr_NoMemory();
             return 0;
         }
-        eae_filters_init(&p->filters, a->adaptive, a->n_channels, p->filter_arena);
+        eae_filters_init(&p->adapter.filters, a->adaptive, a->n_channels, p->filter_arena);
     }
     p->family = PyMem_RawMalloc((size_t)a->n_channels * sizeof *p->family);
     if (p->family == NULL) {
@@ -347,7 +377,7 @@ static PyObject *py_prior_encode(PyObject *self, PyObject *args)
             }
             Py_BEGIN_ALLOW_THREADS
             len = eae_prior_encode(
-                &p->prior, net, &p->filters, p->family, p->delta.buf, x.buf, p->code.buf,
+                &p->prior, net, &p->adapter, p->family, p->delta.buf, x.buf, p->code.buf,
                 (size_t)p->groups, (size_t)p->steps, recon.buf, out, cap);
             Py_END_ALLOW_THREADS
             cap = head + 16 * p->n_items; /* no sample takes more */
@@ -394,7 +424,7 @@ static PyObject *py_prior_decode(PyObject *self, PyObject *args)
         int good;
         Py_BEGIN_ALLOW_THREADS
         good = eae_prior_decode(
-            &p->prior, p->arena != NULL ? &p->net : NULL, &p->filters, p->family, p->delta.buf,
+            &p->prior, p->arena != NULL ? &p->net : NULL, &p->adapter, p->family, p->delta.buf,
             payload.buf,
              (size_t)payload.len, p->code.buf, (size_t)p->groups, (size_t)p->steps,
             recon.buf);

@@ -41,7 +41,8 @@ int eae_prior_fits(const eae_prior *p, const eae_net *net, int has_code)
     }
     if (net == NULL)
         return p->statics != NULL && !has_code && p->n_cond == 0 && p->adaptive == NULL;
-    if (p->adaptive != NULL && !eae_adaptive_fits(p->adaptive, c))
+    if (p->adaptive != NULL &&
+        (!eae_adaptive_fits(p->adaptive, c) || !eae_mixing_fits(p->mixing, c)))
         return 0;
     conds = c * (has_code ? 3 : 1);
     if (net->n_out != 2 * c || net->n_inputs != conds + p->n_cond)
@@ -61,7 +62,7 @@ int eae_prior_fits(const eae_prior *p, const eae_net *net, int has_code)
 typedef struct {
     const eae_prior *prior;
     eae_net *net;
-    eae_filters *filters;
+    eae_adapter *adapter; /* NULL: the net's word is taken as it is */
     int32_t first[EAE_MAX_WIDTH / 2]; /* anchors of a group's first step */
     int32_t out[EAE_MAX_WIDTH];
 } walk;
@@ -70,8 +71,10 @@ static void start_group(walk *w)
 {
     if (w->net != NULL)
         eae_net_reset(w->net);
-    if (w->filters != NULL)
-        eae_filters_reset(w->filters, w->prior->adaptive, w->prior->n_channels);
+    if (w->adapter != NULL) {
+        eae_filters_reset(&w->adapter->filters, w->prior->adaptive, w->prior->n_channels);
+        eae_mixer_reset(&w->adapter->mixer, w->prior->mixing, w->prior->n_channels);
+    }
 }
 
 static void predict(walk *w, const int32_t *code, size_t t, size_t steps)
@@ -99,7 +102,7 @@ static void predict(walk *w, const int32_t *code, size_t t, size_t steps)
 }
 
 typedef struct {
-    int64_t anchor, mean, centre;
+    int64_t anchor, mean, centre, moved;
     int32_t frac16;
     int32_t ls;
     int64_t scale16;
@@ -111,31 +114,31 @@ static void expect(
     place *at, walk *w, const eae_family *family, const int32_t *before, size_t c)
 {
     const eae_prior *p = w->prior;
-    int64_t mean = (int64_t)w->out[c] * ((int64_t)1 << p->shift[c]), middle = mean, moved = 0;
-    int64_t whole, base;
+    int64_t mean = (int64_t)w->out[c] * ((int64_t)1 << p->shift[c]), middle = mean, whole;
     int32_t ls = w->out[(size_t)p->n_channels + c];
     at->mean = mean;
+    at->moved = 0;
     at->anchor = !p->by_delta ? p->center[c] : before != NULL ? before[c] : w->first[c];
     at->ls = ls < 0 ? 0 : ls >= EAE_N_SCALES ? EAE_N_SCALES - 1 : ls;
-    if (w->filters != NULL) {
+    if (w->adapter != NULL) {
         at->scale16 = (int64_t)eae_scale16[at->ls] * ((int64_t)1 << p->shift[c]);
-        moved = eae_filters_predict(
-            w->filters, p->adaptive, p->n_channels, (int32_t)c, at->scale16);
-        middle += shift_down(moved * (65536 - (int64_t)w->filters->part[c][EAE_PART_MEAN]), 16);
+        at->moved = eae_filters_predict(
+            &w->adapter->filters, p->adaptive, p->n_channels, (int32_t)c, at->scale16);
+        middle += shift_down(
+            at->moved * (65536 - (int64_t)w->adapter->mixer.part[c][EAE_PART_MEAN]), 16);
     }
     whole = shift_down(middle + 8, 4);
     at->centre = clip_index(at->anchor + whole);
     at->frac16 = (int32_t)(middle - 16 * whole);
-    if (w->filters != NULL) {
-        base = 16 * (at->anchor - at->centre) + mean;
+    if (w->adapter != NULL)
         eae_mixture_init(
-            &at->mixture, w->filters, family, (int32_t)c, at->ls, p->shift[c], base);
-    }
+            &at->mixture, &w->adapter->mixer, p->mixing, family, p->n_channels, (int32_t)c, at->ls,
+            p->shift[c], 16 * (at->anchor - at->centre) + mean, at->moved);
 }
 
 static void put(place *at, walk *w, const eae_family *family, eae_encoder *e, int64_t k)
 {
-    if (w->filters != NULL)
+    if (w->adapter != NULL)
         eae_mixture_encode(&at->mixture, family, e, k);
     else
         eae_cdf_encode(family, e, at->ls, at->frac16, k);
@@ -143,7 +146,7 @@ static void put(place *at, walk *w, const eae_family *family, eae_encoder *e, in
 
 static int64_t take(place *at, walk *w, const eae_family *family, eae_decoder *d)
 {
-    if (w->filters != NULL)
+    if (w->adapter != NULL)
         return eae_mixture_decode(&at->mixture, family, d);
     return eae_cdf_decode(family, d, at->ls, at->frac16);
 }
@@ -152,12 +155,17 @@ static int64_t take(place *at, walk *w, const eae_family *family, eae_decoder *d
 static void adapt(const place *at, walk *w, const int32_t *before, size_t c, int64_t r)
 {
     const eae_prior *p = w->prior;
-    if (w->filters == NULL)
+    int64_t error16, change;
+    if (w->adapter == NULL)
         return;
-    eae_mixture_learn(&at->mixture, w->filters, p->adaptive, (int32_t)c);
+    error16 = 16 * (r - at->anchor) - at->mean;
+    change = before != NULL ? r - before[c] : 0;
+    eae_mixture_learn(&at->mixture, &w->adapter->mixer, p->mixing, (int32_t)c);
+    eae_mixer_learn(
+        &w->adapter->mixer, p->mixing, (int32_t)c, at->scale16, error16 - at->moved, change);
     eae_filters_learn(
-        w->filters, p->adaptive, p->n_channels, (int32_t)c, at->scale16,
-        16 * (r - at->anchor) - at->mean, before != NULL ? r - before[c] : 0);
+        &w->adapter->filters, p->adaptive, p->n_channels, (int32_t)c, at->scale16, error16,
+        change);
 }
 
 static void learn(walk *w, const int32_t *recon, const int32_t *before, const int32_t *code)
@@ -168,8 +176,10 @@ static void learn(walk *w, const int32_t *recon, const int32_t *before, const in
     int16_t *row;
     if (w->net == NULL)
         return;
-    if (w->filters != NULL)
-        eae_filters_advance(w->filters, p->adaptive, p->n_channels);
+    if (w->adapter != NULL) {
+        eae_filters_advance(&w->adapter->filters, p->adaptive, p->n_channels);
+        eae_mixer_advance(&w->adapter->mixer, p->n_channels);
+    }
     row = eae_net_row(w->net);
     peak = w->net->feature_peak;
     for (c = 0; c < n; c++) {
@@ -183,25 +193,25 @@ static void learn(walk *w, const int32_t *recon, const int32_t *before, const in
     eae_net_advance(w->net);
 }
 
-static void init_walk(walk *w, const eae_prior *prior, eae_net *net, eae_filters *filters)
+static void init_walk(walk *w, const eae_prior *prior, eae_net *net, eae_adapter *adapter)
 {
     w->prior = prior;
     w->net = net;
-    w->filters = prior->adaptive != NULL ? filters : NULL;
+    w->adapter = prior->adaptive != NULL ? adapter : NULL;
     memset(w->first, 0, sizeof w->first);
     if (net == NULL)
         memcpy(w->out, prior->statics, 2 * (size_t)prior->n_channels * sizeof(int32_t));
 }
 
 size_t eae_prior_encode(
-    const eae_prior *prior, eae_net *net, eae_filters *filters, const eae_family *family,
+    const eae_prior *prior, eae_net *net, eae_adapter *adapter, const eae_family *family,
     const int32_t *delta, const int32_t *x, const int32_t *code, size_t groups, size_t steps, int32_t *recon,
     uint8_t *out, size_t cap)
 {
     size_t n = (size_t)prior->n_channels, g, t, c, head = 0, len;
     walk w;
     eae_encoder e;
-    init_walk(&w, prior, net, filters);
+    init_walk(&w, prior, net, adapter);
     if (prior->by_delta) {
         for (c = 0; c < n; c++) {
             int64_t v = groups * steps > 0 ? clip_index(x[c]) : 0, half = delta[c] / 2;
@@ -254,14 +264,14 @@ size_t eae_prior_encode(
 }
 
 int eae_prior_decode(
-    const eae_prior *prior, eae_net *net, eae_filters *filters, const eae_family *family,
+    const eae_prior *prior, eae_net *net, eae_adapter *adapter, const eae_family *family,
     const int32_t *delta, const uint8_t *payload, size_t len, const int32_t *code, size_t groups, size_t steps,
     int32_t *recon)
 {
     size_t n = (size_t)prior->n_channels, g, t, c, head = 0;
     walk w;
     eae_decoder d;
-    init_walk(&w, prior, net, filters);
+    init_walk(&w, prior, net, adapter);
     if (prior->by_delta) {
         for (c = 0; c < n; c++) {
             uint64_t zigzag = 0;

@@ -11,6 +11,7 @@
 #include "adaptive.h"
 #include "causal.h"
 #include "cdf.h"
+#include "mixture.h"
 
 #define EAE_LARGEST_INDEX ((1 << 30) - 1)
 #define EAE_MAX_LOOKAHEAD 4096
@@ -25,24 +26,31 @@ typedef struct {
     const int32_t *cond;    /* n_cond values */
     const int32_t *statics; /* 2 * n_channels outputs of every step, where there is no net */
     const eae_adaptive *adaptive; /* NULL: the net's word is taken as it is */
+    const eae_mixing *mixing;     /* where it is adaptive */
 } eae_prior;
+
+/* What an adaptive prior works with. */
+typedef struct {
+    eae_filters filters;
+    eae_mixer mixer;
+} eae_adapter;
 
 /* Whether a prior and the net that it is used with (NULL: none) fit. */
 int eae_prior_fits(const eae_prior *prior, const eae_net *net, int has_code);
 
 /* Codes x [groups][steps][channels] into out, with a family and a delta per channel; the net, and
- * the filters of an adaptive prior (else NULL), start afresh for each group. code has x's shape or is NULL. recon (x's shape) gets what the decoder
+ * the adapter of an adaptive prior (else NULL), start afresh for each group. code has x's shape or is NULL. recon (x's shape) gets what the decoder
  * will see. Returns the payload's length, EAE_OVERFLOW where cap is too small, or EAE_UNCODABLE
  * where a sample leaves +-EAE_LARGEST_INDEX. */
 #define EAE_UNCODABLE ((size_t)-2)
 size_t eae_prior_encode(
-    const eae_prior *prior, eae_net *net, eae_filters *filters, const eae_family *family,
+    const eae_prior *prior, eae_net *net, eae_adapter *adapter, const eae_family *family,
     const int32_t *delta, const int32_t *x, const int32_t *code, size_t groups, size_t steps, int32_t *recon,
     uint8_t *out, size_t cap);
 
 /* Decodes into recon; returns 1, or 0 where the payload is damaged. */
 int eae_prior_decode(
-    const eae_prior *prior, eae_net *net, eae_filters *filters, const eae_family *family,
+    const eae_prior *prior, eae_net *net, eae_adapter *adapter, const eae_family *family,
     const int32_t *delta, const uint8_t *payload, size_t len, const int32_t *code, size_t groups, size_t steps,
     int32_t *recon);
 

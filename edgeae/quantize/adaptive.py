@@ -2,8 +2,9 @@
 
 What pays depends on the signal and on the bound. A filter that learns while it codes mends a net
 that meets another device or person; where the net already fits, it only costs. So each choice is
-made by real bytes, and where the recipe expects other devices (its
-``augment``), also on the same frames as another sensor's filter and gain would give them.
+made by real bytes, and where the recipe expects other devices (its ``augment``), also on the same
+frames as another sensor's filter and gain would give them. The mixture's net is trained on frames
+of the training part, `edgeae.quantize.mixture`, and kept where it saves bytes on those held out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import torch
 from torch import Tensor
 
 from edgeae.bitstream.cdf import laplace_shape, logistic_shape
-from edgeae.runtime.adaptive import N_PARTS, AdaptiveRules
+from edgeae.quantize.mixture import fit_mixture, gather
+from edgeae.runtime.adaptive import AdaptiveRules
+from edgeae.runtime.mixture import N_PARTS
 from edgeae.runtime.sample_prior import SamplePrior, encode_samples
 from edgeae.train.phases import BASE_STEP, Signal, WindowCode, code_of, elsewhere
 from edgeae.train.recipe import SamplePriorRecipe
@@ -27,9 +30,12 @@ __all__ = ["fit_adaptive"]
 
 FRAME = 1024  # samples of a frame
 FRAMES = 48
+SYMBOLS = 1_200_000  # that a mixture's net is trained on
+MOST_TRAINED = 400  # frames
+TRUSTS = (1024, 4096, 16384, 32768, 49152, 61440)
 GAINS = (0.0, 0.0003, 0.001, 0.003, 0.01)
 TAPS = 16
-TAPS_OF_MANY = 8  # where there are other channels to read
+TAPS_OF_MANY = (8, 16)  # where there are other channels to read
 MAX_FILTERED = 8  # channels whose filters the validation part may ask for: they take time
 LOUD = 0.99  # share of the frames that count as known loudness
 LEAST_GAIN = 0.003  # a smaller saving does not pay for the time that adapting takes
@@ -63,6 +69,8 @@ def fit_adaptive(
     signals: Sequence[Signal],
     recipe: SamplePriorRecipe,
     code: WindowCode | None,
+    *,
+    train: Signal | None = None,
 ) -> SamplePrior:
     """Return the prior with the rules and the shape that code frames in the fewest bytes.
 
@@ -72,11 +80,13 @@ def fit_adaptive(
             that is but the tail of a recording.
         recipe: how it was trained.
         code: the window code, where the prior reads it.
+        train: what a mixture's net is trained on; None: the first of the signals.
 
     Returns:
         The prior as it was, if adapting saves less than 0.3 % and no other devices are expected.
     """
-    held = _held(signals, recipe, code if prior.has_code else None)
+    code = code if prior.has_code else None
+    held = _held(signals, recipe, code, FRAMES, seed=5)
     if not recipe.adaptive or not held.frames:
         return prior
     channels = prior.n_channels
@@ -87,7 +97,7 @@ def fit_adaptive(
 
     def rules_of(gains: Sequence[float], shares: Sequence[int]) -> AdaptiveRules:
         return AdaptiveRules(
-            taps=(TAPS if channels == 1 else TAPS_OF_MANY) if any(gains) else 0,
+            taps=(TAPS if channels == 1 else TAPS_OF_MANY[0]) if any(gains) else 0,
             steps=steps,
             gains=tuple(gains),
             weights=tuple(_weights(_SHARES[share]) for share in shares),
@@ -117,10 +127,52 @@ def fit_adaptive(
             [(replace(best, adaptive=rules_of([g] * len(steps), shares)), g) for g in GAINS]
         )
         best = replace(best, adaptive=rules_of(gains, shares))
+    if channels > 1 and _rules(best).taps:
+        longer = replace(best, adaptive=replace(_rules(best), taps=TAPS_OF_MANY[1]))
+        if score(longer) < score(best) + float(np.log2(1 - LEAST_GAIN)):
+            best = longer
     best = replace(best, adaptive=replace(_rules(best), levels=_levels(signals)))
+    if recipe.mixture:
+        own = train or signals[0]
+        n = min(SYMBOLS // (FRAME * channels * len(steps)), MOST_TRAINED, _frames_in(own))
+        seen = _held((own,), recipe, code, max(n, 4), seed=6)
+        rules = _with_net(best, seen, recipe)
+        trusts = each([(replace(best, adaptive=_trusting(rules, t)), t) for t in TRUSTS])
+        richer = replace(best, adaptive=_trusting(rules, *trusts))
+        if score(richer) < score(best) + float(np.log2(1 - LEAST_GAIN)):
+            best = richer
     if recipe.adaptive_gains or recipe.augment > 0:
         return best
     return best if score(best) < score(prior) + float(np.log2(1 - LEAST_GAIN)) else prior
+
+
+def _with_net(prior: SamplePrior, seen: _Held, recipe: SamplePriorRecipe) -> AdaptiveRules:
+    """The prior's rules with a net for the mixture, trained on frames of one length."""
+    history = recipe.mixture_history
+    found = [gather(prior, history, seen.frames, seen.codes, s) for s in sorted(recipe.steps)]
+    net = fit_mixture(
+        prior,
+        found,
+        history=history,
+        width=recipe.mixture,
+        parts=recipe.mixture_parts,
+        steps=recipe.train_steps,
+    )
+    return replace(_rules(prior), learnt=net, trust=(TRUSTS[0],) * len(recipe.steps))
+
+
+def _frames_in(signal: Signal) -> int:
+    """How many frames are worth drawing from a signal: twice what it has."""
+    return (
+        2 * sum(s.shape[-1] for s in signal.segments) // FRAME
+        if not signal.is_image
+        else MOST_TRAINED
+    )
+
+
+def _trusting(rules: AdaptiveRules, *trusts: int) -> AdaptiveRules:
+    """Rules with these trusts: one per step, or one for all."""
+    return replace(rules, trust=trusts * len(rules.steps) if len(trusts) == 1 else trusts)
 
 
 def _rules(prior: SamplePrior) -> AdaptiveRules:
@@ -152,12 +204,20 @@ def _weights(shares: Sequence[float]) -> tuple[int, ...]:
     return tuple(weights)
 
 
-def _held(signals: Sequence[Signal], recipe: SamplePriorRecipe, code: WindowCode | None) -> _Held:
-    generator = torch.Generator().manual_seed(5)
+def _held(
+    signals: Sequence[Signal],
+    recipe: SamplePriorRecipe,
+    code: WindowCode | None,
+    n_frames: int,
+    *,
+    seed: int,
+) -> _Held:
+    """Frames of one length, as many of each signal; with others' devices, once more as theirs."""
+    generator = torch.Generator().manual_seed(seed)
     parts = []
     for signal in signals:
         if signal.is_image:
-            parts.append(signal.crops(4 * FRAMES, 0, generator))
+            parts.append(signal.crops(4 * n_frames, 0, generator))
             continue
         length = min(FRAME, *(max(s.shape[-1] for s in each.segments) for each in signals))
         if code is not None:
@@ -165,7 +225,7 @@ def _held(signals: Sequence[Signal], recipe: SamplePriorRecipe, code: WindowCode
             length = length // unit * unit
         if not length:
             return _Held([], None)
-        parts.append(signal.crops(FRAMES // len(signals), length, generator))
+        parts.append(signal.crops(n_frames // len(signals), length, generator))
     x = torch.cat(parts)
     if recipe.augment > 0 and not signals[0].is_image:
         x = torch.cat([x, elsewhere(x, recipe.augment, generator)])

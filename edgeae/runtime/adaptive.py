@@ -12,11 +12,8 @@ last ``cross`` steps. It predicts the net's next error e::
     P      = (P - (v vᵀ) / energy) / forget             not divided while an entry of the diagonal
                                                         is 1 or more
 
-A frame starts with w = 0 and P = gain · I. The next sample is coded with a mixture of seven
-logistics: at the moved mean with 2^(-2/3), 1, 2^(2/3) and 2^(8/3) times the net's scale, the last
-one for the tails; at the net's own mean; and at the moved mean with two scales that follow the size
-of the frame's own errors, over about 16 and 64 steps. Their weights follow how well each did, and
-drift back to where they began.
+A frame starts with w = 0 and P = gain · I. The next sample is coded with a mixture around the
+moved mean, see `edgeae.runtime.mixture`.
 
 The filter is computed in IEEE 754 doubles, in the order that stands here, each operation rounded
 once: +, -, ·, / and √ then give equal bits on every machine. ``native/adaptive.c`` is its twin.
@@ -24,7 +21,6 @@ once: +, -, ·, / and √ then give equal bits on every machine. ``native/adapti
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,12 +28,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeae.bitstream.cdf import N_SCALES, SCALE16, CdfFamily
-from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.errors import ModelError
+from edgeae.runtime.mixture import N_PARTS, MixtureNet
 from edgeae.runtime.prior_arrays import whole_numbers
 
-__all__ = ["MAX_CHANNELS", "MAX_TAPS", "N_PARTS", "AdaptiveRules", "Filters", "Mixture"]
+__all__ = ["MAX_CHANNELS", "MAX_TAPS", "AdaptiveRules", "Filters"]
 
 MAX_CHANNELS = 16
 """Channels that filters can follow."""
@@ -49,14 +44,7 @@ _VECTOR = 8
 _LEAD = 4.0
 _PEAK = 6.0
 _TOP = 1.0
-_FORGET_BITS = 6
-_SCALE_STEPS = (-4, 0, 4, 16, 0)
-_MEAN_PART = 4
-_SIZE_RATES = (4, 6)
-N_PARTS = 7
-"""Logistics of a mixture."""
-_ESCAPE_ORDER = 3
-_SCALES_15 = [15 * scale for scale in SCALE16]
+_LEARNT = "mixture."
 _FRACTION = 20  # bits, of what is kept of a gain
 
 LongArray = npt.NDArray[np.int64]
@@ -79,6 +67,9 @@ class AdaptiveRules:
             all.
         levels: per channel, the mean change from sample to sample that the net has met at most, in
             sixteenths of a grid step; empty where that is not known.
+        learnt: the net that gives the mixture more parts, or None.
+        trust: per step, the share of the mixture that these parts have together when a frame
+            starts, of 65536, 1024 to 64512; empty where there are none.
 
     Raises:
         ModelError: a value is out of its range.
@@ -91,6 +82,8 @@ class AdaptiveRules:
     gains: tuple[float, ...] = (0.003,)
     weights: tuple[tuple[int, ...], ...] = ((9830, 22938, 9830, 3277, 6553, 6554, 6554),)
     levels: tuple[int, ...] = ()
+    learnt: MixtureNet | None = None
+    trust: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -100,6 +93,7 @@ class AdaptiveRules:
             *(("gain", gain, 0.0, _TOP) for gain in self.gains),
             *(("step", step, 1, 1 << 30) for step in self.steps),
             *(("level", level, 1, 1 << 30) for level in self.levels),
+            *(("trust", trust, 1 << 10, 63 << 10) for trust in self.trust),
         ):
             if not low <= value <= high:
                 raise ModelError(
@@ -119,6 +113,11 @@ class AdaptiveRules:
                 f"an adaptive prior needs a gain and weights per step, found {len(self.gains)} "
                 f"gains, {len(self.weights)} times weights and {len(self.steps)} steps"
             )
+        if len(self.trust) != (0 if self.learnt is None else len(self.steps)):
+            raise ModelError(
+                "an adaptive prior needs a trust per step where its mixture has learnt parts, else "
+                f"none, found {len(self.trust)} and {len(self.steps)} steps"
+            )
         if any(a >= b for a, b in zip(self.steps, self.steps[1:], strict=False)):
             raise ModelError(f"an adaptive prior's steps must ascend, found {list(self.steps)}")
 
@@ -131,7 +130,14 @@ class AdaptiveRules:
             "adaptive_levels": np.array(self.levels, np.int32),
             "adaptive_steps": np.array(self.steps, np.int32),
             "adaptive_gains": np.array([round(g * units) for g in self.gains], np.int32),
+            **self._learnt_arrays(),
         }
+
+    def _learnt_arrays(self) -> dict[str, npt.NDArray[Any]]:
+        if self.learnt is None:
+            return {}
+        arrays = {**self.learnt.to_arrays(), "trust": np.array(self.trust, np.int32)}
+        return {_LEARNT + name: a for name, a in arrays.items()}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> AdaptiveRules | None:
@@ -146,6 +152,8 @@ class AdaptiveRules:
         weights = [iter(whole_numbers(arrays, "adaptive_weights"))] * N_PARTS
         if len(whole) != 3 or arrays["adaptive_weights"].size % N_PARTS:
             raise ModelError("adaptive: must be 3 integers, and seven weights per step")
+        n = len(_LEARNT)
+        learnt = {k[n:]: a for k, a in arrays.items() if k.startswith(_LEARNT)}
         return cls(
             taps=whole[0],
             cross=whole[1],
@@ -154,13 +162,16 @@ class AdaptiveRules:
             levels=whole_numbers(arrays, "adaptive_levels"),
             steps=whole_numbers(arrays, "adaptive_steps"),
             gains=tuple(g / (1 << _FRACTION) for g in whole_numbers(arrays, "adaptive_gains")),
+            learnt=MixtureNet.from_arrays(learnt) if learnt else None,
+            trust=whole_numbers(learnt, "trust") if learnt else (),
         )
 
     def n_inputs(self, channels: int) -> int:
         """Return how many numbers each filter reads.
 
         Raises:
-            ModelError: there are too many of them, or of channels.
+            ModelError: there are too many of them, or of channels, or the mixture's net reads
+                others.
         """
         if channels > MAX_CHANNELS:
             raise ModelError(f"filters follow up to {MAX_CHANNELS} channels, found {channels}")
@@ -170,6 +181,8 @@ class AdaptiveRules:
                 f"a filter reads up to {_MAX_INPUTS} numbers; {self.taps} taps and {self.cross} "
                 f"steps of {channels - 1} other channels are {n}"
             )
+        if self.learnt is not None:
+            self.learnt.check(channels)
         return n
 
     def gain(self, delta: int) -> float:
@@ -179,6 +192,10 @@ class AdaptiveRules:
     def weights_at(self, delta: int) -> tuple[int, ...]:
         """Return the weights for a quantizer step: those of the nearest step, by ratio."""
         return self.weights[self._nearest(delta)]
+
+    def trust_at(self, delta: int) -> int:
+        """Return the trust for a quantizer step, 0 without learnt parts: that of the nearest."""
+        return self.trust[self._nearest(delta)] if self.trust else 0
 
     def _nearest(self, delta: int) -> int:
         at = 0  # |log(a / d)| <= |log(b / d)| for a <= b means d² <= a · b
@@ -195,12 +212,6 @@ def _dot(a: FloatArray, b: FloatArray) -> FloatArray:
     s = sums.T
     total: FloatArray = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))
     return total
-
-
-def _scale_of(size: int, shift: int) -> int:
-    """The scale index nearest to errors of that mean size, 1/4096 of a grid step."""
-    wanted = 16 * ((185 * size) >> 16)
-    return max(bisect_right(_SCALES_15, wanted >> shift) - 1, 0)
 
 
 class Filters:
@@ -311,106 +322,3 @@ class Filters:
         if self.rules.taps:
             self.other[:, :, 1:] = self.other[:, :, :-1].copy()
             self.other[:, :, 0] = 0
-
-
-class Mixture:
-    """Seven logistics that code one channel of one frame, and their weights.
-
-    Args:
-        first: the weights at first.
-    """
-
-    def __init__(self, first: Sequence[int]) -> None:
-        self.first = first
-        self.weights = list(first)
-        self.places: list[tuple[int, int]] = []
-        self.sizes: list[int] = []
-        self.n_seen = 0
-        self.reach = self.low_bits = 0
-
-    @property
-    def moved_share(self) -> int:
-        """The weight of the parts at the moved mean, of 65536."""
-        return 65536 - self.weights[_MEAN_PART]
-
-    def prepare(self, family: CdfFamily, ls: int, base16: int, moved16: int) -> None:
-        """Get ready for the next symbol.
-
-        Args:
-            family: the channel's tables.
-            ls: the net's scale index.
-            base16: the net's mean past the centre, in sixteenths of a grid step.
-            moved16: the moved mean past the net's.
-        """
-        if not self.sizes:  # a logistic's mean error is 2 ln 2 scales
-            self.sizes = [355 * (SCALE16[ls] << family.shift)] * len(_SIZE_RATES)
-        rows = [min(max(ls + step, 0), N_SCALES - 1) for step in _SCALE_STEPS]
-        rows += [_scale_of(size, family.shift) for size in self.sizes]
-        offsets = [base16 + moved16] * N_PARTS
-        offsets[_MEAN_PART] = base16
-        self.places = list(zip(rows, offsets, strict=True))
-        self.family = family
-        wide = max(rows)
-        self.reach, self.low_bits = family.reach[wide], family.low_bits[wide]
-
-    def meet(self, error16: int) -> None:
-        """Take in how far the sample lay from the moved mean, in sixteenths of a grid step."""
-        begin = min((self.n_seen + 2).bit_length() - 1, 7)
-        self.n_seen = min(self.n_seen + 1, 1024)
-        for i, rate in enumerate(_SIZE_RATES):
-            self.sizes[i] += (256 * abs(error16) - self.sizes[i]) >> min(begin, rate)
-
-    def _edge(self, j: int) -> tuple[int, list[int]]:
-        """The cumulative frequency below bin j, and the parts of it."""
-        if j < -self.reach:
-            return 0, [0] * N_PARTS
-        if j > self.reach + 1:
-            return 65536, [65535] * N_PARTS
-        edge = 16 * (self.family.delta << self.low_bits) * j - 8 * self.family.delta
-        parts = [self.family.shape_at(row, edge - offset) for row, offset in self.places]
-        total = sum(w * t for w, t in zip(self.weights, parts, strict=True)) >> 16
-        return j + self.reach + 1 + ((total * (65536 - 2 * self.reach - 3)) >> 16), parts
-
-    def _learn(self, low: list[int], high: list[int]) -> None:
-        share = [w * (b - a + 1) for w, a, b in zip(self.weights, low, high, strict=True)]
-        total = sum(share)
-        for i, first in enumerate(self.first):
-            new = (share[i] << 16) // total
-            self.weights[i] = new - (new >> _FORGET_BITS) + (first >> _FORGET_BITS)
-        self.weights[1] += 65536 - sum(self.weights)
-
-    def encode(self, encoder: RangeEncoder, k: int) -> None:
-        """Code k, and learn from it."""
-        reach, h = self.reach, self.low_bits
-        j = k >> h
-        low = self._edge(min(j, reach + 1))
-        high = self._edge(max(j + 1, -reach) if j <= reach else reach + 2)
-        encoder.encode(low[0], high[0] - low[0])
-        if not -reach <= j <= reach:
-            encoder.golomb(abs(j) - reach - 1, _ESCAPE_ORDER)
-        if h:
-            encoder.bits(k & ((1 << h) - 1), h)
-        self._learn(low[1], high[1])
-
-    def decode(self, decoder: RangeDecoder) -> int:
-        """Read the next k, and learn from it; from damaged bytes it may be any |k| < 2^57."""
-        reach, h = self.reach, self.low_bits
-        target, j = decoder.target(), 0
-        low = self._edge(0)
-        if target < low[0]:
-            while target < low[0]:
-                high, j = low, j - 1
-                low = self._edge(j)
-        else:
-            high = self._edge(1)
-            while j <= reach and target >= high[0]:
-                low, j = high, j + 1
-                high = self._edge(j + 1)
-        decoder.consume(low[0], high[0] - low[0])
-        k = j
-        if j < -reach:
-            k -= decoder.golomb(_ESCAPE_ORDER)
-        elif j > reach:
-            k += decoder.golomb(_ESCAPE_ORDER)
-        self._learn(low[1], high[1])
-        return (k << h) | decoder.bits(h)

@@ -7,7 +7,7 @@ decoder.onnx           synthesis net: latents to samples
 *.int8.onnx            the same nets in the spelling that onnxruntime runs faster, if tuned
 *.ort                  the same nets for minimal builds of onnxruntime, if asked for
 prior.onnx             the latent prior as a graph, for study and other runtimes; not read here
-sample_prior_<i>.onnx  likewise for each sample prior
+sample_prior_<i>.onnx  likewise for each sample prior, and <i>_mixture for its mixture's net
 denoiser.onnx          a denoiser's net; its bundle has none of the nets and priors above
 coder.npz              the integer priors and their tables: what entropy coding reads
 golden.npz             golden vectors: what this model gives for one signal, to the bit

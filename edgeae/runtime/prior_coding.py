@@ -15,7 +15,7 @@ import edgeae.native as native
 from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import CorruptError, SignalError
 from edgeae.runtime.prior_lockstep import decode_lockstep, encode_lockstep
-from edgeae.runtime.prior_rules import PriorRules
+from edgeae.runtime.prior_rules import PriorRules, step_condition
 
 __all__ = ["decode_frames", "encode_frames"]
 
@@ -147,7 +147,12 @@ def _options(rules: PriorRules, cond: Sequence[int], steps: Sequence[int]) -> tu
         a = rules.adaptive
         gains = np.array([a.gain(step) for step in steps])
         weights = np.array([a.weights_at(step) for step in steps], np.int32)
-        adaptive = (a.taps, a.cross, a.forget, gains, weights)
+        levels = [step_condition(d, p) for d, p in zip(steps, rules.shift, strict=True)]
+        trust = np.array([a.trust_at(step) for step in steps], np.int32)
+        learnt = None
+        if a.learnt is not None:
+            learnt = (a.learnt.words, a.learnt.history, np.array(levels, np.int32), trust)
+        adaptive = (a.taps, a.cross, a.forget, gains, weights, learnt)
     return (
         *(rules.words, rules.statics if rules.net is None else None, rules.shape, rules.n_channels),
         *(int(rules.by_delta), rules.centers, rules.shifts, rules.lookahead),

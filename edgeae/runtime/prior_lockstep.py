@@ -11,9 +11,10 @@ import numpy.typing as npt
 from edgeae.bitstream.cdf import SCALE16, CdfFamily
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.errors import CorruptError
-from edgeae.runtime.adaptive import Filters, Mixture
+from edgeae.runtime.adaptive import Filters
 from edgeae.runtime.causal_lockstep import LockstepState
-from edgeae.runtime.prior_rules import LARGEST_INDEX, PriorRules
+from edgeae.runtime.mixture import Mixers, Mixture
+from edgeae.runtime.prior_rules import LARGEST_INDEX, PriorRules, step_condition
 
 __all__ = ["decode_lockstep", "encode_lockstep"]
 
@@ -205,8 +206,11 @@ class _Walk:
         self.filters: Filters | None = None
         if rules.adaptive is not None:
             self.filters = Filters(rules.adaptive, delta, n)
-            firsts_of = [rules.adaptive.weights_at(step) for step in delta]
-            self.mixtures = [[Mixture(first) for _ in items] for first in firsts_of]
+            a = rules.adaptive
+            firsts_of = [(a.weights_at(step), a.trust_at(step)) for step in delta]
+            self.mixtures = [[Mixture(*first) for _ in items] for first in firsts_of]
+            levels = [step_condition(d, p) for d, p in zip(delta, rules.shift, strict=True)]
+            self.mixers = Mixers(a.learnt, levels, rules.shift, n)
         if rules.net is None:
             assert rules.statics is not None
             self.out = np.broadcast_to(rules.statics.astype(np.int64), (n, 2 * rules.n_channels))
@@ -233,6 +237,7 @@ class _Walk:
                 out = self.state.step(side).astype(np.int64)
             if self.filters is not None:
                 self.filters.keep(n)
+                self.mixers.keep(n)
             self.mean, self.ls = self.rules.means(out)
             yield t
 
@@ -247,10 +252,20 @@ class _Walk:
         share = np.array([mixture.moved_share for mixture in mixtures], np.int64)
         centre, _ = self.rules.place(mean + ((moved * share) >> 16), before, c)
         base = 16 * (self.rules.anchor(before, c) - centre) + mean
-        rows = zip(mixtures, ls, base.tolist(), moved.tolist(), strict=True)
-        for mixture, *at in rows:
+        rows, out = self._parts(c, moved)
+        places = zip(mixtures, ls, rows, base.tolist(), moved.tolist(), out, strict=True)
+        for mixture, *at in places:
             mixture.prepare(family, *at)
         return centre, mixtures
+
+    def _parts(self, c: int, moved: LongArray) -> tuple[list[list[int]], list[list[int]]]:
+        """Per frame, the rows that follow its own errors, and what the mixture's net gives."""
+        scale16, learnt = self._scale16(c), self.mixers.learnt
+        rows = self.mixers.rows(c, scale16)
+        if learnt is None:
+            return rows.tolist(), [[]] * len(rows)
+        features = self.mixers.features(c, self.ls[:, c], scale16, moved, rows)
+        return rows.tolist(), learnt.net.run(features.T[None])[0].T.tolist()
 
     def _scale16(self, c: int) -> LongArray:
         return _SCALES[self.ls[:, c]] << self.rules.shift[c]
@@ -263,9 +278,7 @@ class _Walk:
             error16 = 16 * (r - self.rules.anchor(before, c)) - self.mean[:, c]
             change = np.zeros_like(r) if self.is_first else r - before
             self.filters.learn(c, self._scale16(c), error16, change)
-            errors = (error16 - self.moved).tolist()
-            for mixture, error in zip(self.mixtures[c], errors, strict=False):
-                mixture.meet(error)
+            self.mixers.meet(c, self._scale16(c), error16 - self.moved, change)
 
     def learn(self, t: int) -> None:
         """End the step."""
@@ -277,4 +290,5 @@ class _Walk:
             self.state.fill(self.rules.past_features(r, r if self.is_first else self.before, u))
         if self.filters is not None:
             self.filters.advance()
+            self.mixers.advance()
         self.before, self.is_first = r, False

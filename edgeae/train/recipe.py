@@ -156,6 +156,10 @@ class SamplePriorRecipe:
         adaptive: let each frame correct the net, where that saves bytes on the validation part.
         adaptive_gains: per step, ascending, how freely a frame moves the net's mean (0: not at all,
             0.003 is usual); empty: chosen on the validation part, which is of known devices.
+        mixture: width of the net that gives an adaptive prior's mixture more parts, where that
+            saves bytes on the validation part; 0: none.
+        mixture_parts: how many, 1 to 8.
+        mixture_history: past errors that it reads, and as many changes.
     """
 
     steps: tuple[int, ...] = (1, 3, 11, 21, 41)
@@ -174,6 +178,9 @@ class SamplePriorRecipe:
     feature_shift: int | None = None
     adaptive: bool = True
     adaptive_gains: tuple[float, ...] = ()
+    mixture: int = 24
+    mixture_parts: int = 6
+    mixture_history: int = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,6 +398,9 @@ class Recipe:
                 (f"{name}.crop", [p.crop], self.stride if p.code else 2, math.inf),
                 (f"{name}.learning_rate", [p.learning_rate], TINY, math.inf),
                 (f"{name}.adaptive_gains", p.adaptive_gains, 0, 1),
+                (f"{name}.mixture", [p.mixture], 0, MAX_PRIOR_WIDTH),
+                (f"{name}.mixture_parts", [p.mixture_parts], 1, 8),
+                (f"{name}.mixture_history", [p.mixture_history], 0, 24),
             ]
             if p.adaptive_gains and len(p.adaptive_gains) != len(p.steps):
                 raise ConfigError(
