@@ -141,7 +141,7 @@ def test_a_changed_weight_is_a_breach_though_every_hash_fits(bundle, tmp_path):
 def test_changed_prior_weights_are_a_breach(bundle):
     prior = bundle.sample_priors[0]
     arrays = read_arrays(bundle.files["coder.npz"], "coder.npz")
-    key = next(k for k in arrays if k.startswith("sample0") and k.endswith("head.bias"))
+    key = next(k for k in arrays if k == "sample0.net.head.bias")
     arrays[key] = arrays[key] + 64
     forged = resealed(bundle, files={"coder.npz": pack_arrays(arrays)})
     found = breaches(forged)

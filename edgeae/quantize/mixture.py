@@ -7,8 +7,10 @@ training is plain supervised learning on them, first in float, then on dyadic gr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -186,7 +188,7 @@ def fit_mixture(
         optimizer = torch.optim.Adam(
             [p for p in net.parameters() if p.requires_grad], rate, betas=(0.9, 0.99)
         )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, n_steps, pct_start=0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_share, n=n_steps))
         for _ in range(n_steps):
             optimizer.zero_grad()
             loss().backward()  # type: ignore[no-untyped-call]
@@ -195,6 +197,11 @@ def fit_mixture(
             schedule.step()
     torch.set_num_threads(threads)
     return net.runtime()
+
+
+def _share(step: int, n: int) -> float:
+    """Of the learning rate at a step of n: up over the first tenth, then down along a cosine."""
+    return min(1.0, (step + 1) / max(n // 10, 1)) * 0.5 * (1 + math.cos(math.pi * step / n))
 
 
 def _drawn(gathered: Sequence[Gathered], share: int, generator: torch.Generator) -> Gathered:
