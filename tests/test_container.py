@@ -20,6 +20,7 @@ from edgeae.bitstream.parser import FrameParser
 from edgeae.bitstream.plain import (
     decode_constant,
     decode_raw,
+    encode_coarse_constant,
     encode_constant,
     encode_raw,
     pack_exceptions,
@@ -254,6 +255,8 @@ def test_header_names_what_is_wrong() -> None:
             StreamHeader.unpack(data[:cut])
 
 
+MAX_INDEX = (1 << 30) - 1
+
 # --- raw, constant, exceptions ----------------------------------------------------------------
 
 
@@ -275,6 +278,30 @@ def test_constant_keeps_the_bound() -> None:
     for bad in (payload[:-1], payload + b"\0", b"\xff\xff\xff\xff\xff\x01\x00"):
         with pytest.raises(CorruptError):
             decode_constant(bad, 3, 2)
+
+
+@given(
+    low=st.lists(st.integers(-MAX_INDEX, MAX_INDEX), min_size=1, max_size=3),
+    reach=st.integers(0, 1 << 20),
+    share=st.floats(0, 1),
+)
+def test_coarse_constants_keep_the_bound(low: list[int], reach: int, share: float) -> None:
+    delta, width = 2 * reach + 1, int(2 * reach * share)
+    x = np.minimum(np.array([low, [v + width for v in low]]), MAX_INDEX).astype(np.int32)
+    payload = encode_coarse_constant(x, delta)
+    if width <= reach and np.abs(x).max() < MAX_INDEX - delta:
+        assert payload is not None
+    if payload is not None:
+        found = decode_constant(payload, 2, len(low), [delta] * len(low))
+        assert np.abs(found.astype(np.int64) - x).max() <= reach
+        exact = encode_constant(x, delta)
+        assert exact is not None
+        assert len(payload) <= len(exact) + len(low)
+
+
+def test_a_coarse_constant_beyond_the_indices_is_corrupt() -> None:
+    with pytest.raises(CorruptError):
+        decode_constant(pack_varint(1 << 30), 3, 1, [101])
 
 
 @given(st.data())

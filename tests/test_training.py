@@ -239,9 +239,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(made, data, tmp_path, monkeypa
 def test_a_sample_prior_with_a_code_is_used_and_decoded(data, tmp_path, monkeypatch):
     """A net that knows the slow part: mode "neural + residual" must be coded and decoded.
 
-    The classical mode, which codes so simple a signal in less, is left out.
+    The modes without a model, which code so simple a signal in less, are left out.
     """
     monkeypatch.setattr(FrameCodec, "_add_classical", lambda *_: None)
+    monkeypatch.setattr(FrameCodec, "_add_recall", lambda *_: None)
     rng = np.random.default_rng(1)
     held = np.repeat(rng.integers(-900, 900, 1200), 10)  # steps that no past foretells
     x = (held + np.rint(rng.normal(0, 2, held.size))).astype(np.int16)

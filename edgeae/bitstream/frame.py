@@ -49,7 +49,12 @@ class Mode(enum.IntEnum):
     RECALL = 7
 
 
-_VARIANTS = {Mode.NEURAL: 4, Mode.NEURAL_RESIDUAL: 4, Mode.NEURAL_PAST: 4}
+_VARIANTS = {
+    Mode.CONSTANT: 2,
+    Mode.NEURAL: 4,
+    Mode.NEURAL_RESIDUAL: 4,
+    Mode.NEURAL_PAST: 4,
+}
 
 
 class Control(enum.IntEnum):
@@ -71,7 +76,8 @@ class Frame:
             no room for it.
         exceptions: samples off the grid (`plain.pack_exceptions`, `plain.join_ulps`), or empty.
         variant: which of up to four sample priors coded the frame (modes 4 and 5); whether the
-            payload begins with a step of its own (mode 3: 1), and is fine (2, 3); else 0.
+            payload begins with a step of its own (mode 3: 1), and is fine (2, 3); whether a
+            constant counts halves of a step (mode 1: 1); else 0.
         start: item number of the frame's first item; set by readers, ignored by writers.
         lost_items: items missing between the frame before and this one; set by readers.
     """

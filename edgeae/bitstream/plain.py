@@ -5,15 +5,19 @@ FORMAT.md, sections 5 and 6, describe the bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
+from edgeae.bitstream.steps import channel_steps
 from edgeae.bitstream.varint import pack_signed, pack_varint, unpack_signed, unpack_varint
 from edgeae.errors import CorruptError, TruncatedError
 
 __all__ = [
     "decode_constant",
     "decode_raw",
+    "encode_coarse_constant",
     "encode_constant",
     "encode_raw",
     "join_ulps",
@@ -65,8 +69,40 @@ def encode_constant(x: npt.NDArray[np.int32], delta: int | npt.NDArray[np.int64]
     return b"".join(pack_signed(int(v)) for v in (low + high) >> 1)
 
 
-def decode_constant(payload: bytes, n_steps: int, channels: int) -> npt.NDArray[np.int32]:
+def encode_coarse_constant(
+    x: npt.NDArray[np.int32], delta: int | npt.NDArray[np.int64]
+) -> bytes | None:
+    """Code indices x [T, C] as one number per channel, counted in halves of a step.
+
+    Args:
+        x: grid indices [T, C].
+        delta: as in `encode_constant`.
+
+    Returns:
+        The payload, or None if no such number is within the bounds of all samples.
+
+    Example:
+        >>> encode_coarse_constant(np.array([[1001], [1003]], np.int32), 21)  # 95 * 10.5
+        b'\\xbe\\x01'
+    """
+    low, high = x.min(axis=0).astype(np.int64), x.max(axis=0).astype(np.int64)
+    halves = (low + high + np.asarray(delta) // 2) // delta
+    index, reach = (halves * delta) >> 1, np.asarray(delta) // 2
+    if ((high - index > reach) | (index - low > reach) | (np.abs(index) > MAX_INDEX)).any():
+        return None
+    return b"".join(pack_signed(int(v)) for v in halves)
+
+
+def decode_constant(
+    payload: bytes, n_steps: int, channels: int, halves_of: Sequence[int] | None = None
+) -> npt.NDArray[np.int32]:
     """Grid indices int32 [n_steps, channels] of a constant payload.
+
+    Args:
+        payload: of `encode_constant`, or of `encode_coarse_constant`.
+        n_steps: time steps.
+        channels: C.
+        halves_of: of the latter the steps, one per channel or one for all.
 
     Raises:
         CorruptError: the payload is not one index per channel.
@@ -78,6 +114,9 @@ def decode_constant(payload: bytes, n_steps: int, channels: int) -> npt.NDArray[
             values.append(value)
     except TruncatedError as error:
         raise CorruptError("a constant frame has fewer values than channels") from error
+    if halves_of is not None:
+        steps = channel_steps(halves_of, channels)
+        values = [value * step >> 1 for value, step in zip(values, steps, strict=True)]
     if pos != len(payload) or max(map(abs, values)) > MAX_INDEX:
         raise CorruptError("a constant frame has bytes left over or a value out of range")
     return np.tile(np.array(values, np.int32), (n_steps, 1))

@@ -29,6 +29,7 @@ from edgeae.bitstream.frame import Frame, Mode
 from edgeae.bitstream.header import Promise
 from edgeae.bitstream.plain import (
     decode_constant,
+    encode_coarse_constant,
     encode_constant,
     encode_raw,
     join_ulps,
@@ -183,11 +184,20 @@ class FrameCodec(FrameDecoder):
     def _constant(self, block: _Block) -> _Candidate | None:
         channels = self.header.channels
         deltas = (1,) if self.header.promise is Promise.LOSSY else self.header.deltas
-        payload = encode_constant(block.x.reshape(-1, channels), np.array(deltas))
+        rows, variant = block.x.reshape(-1, channels), 0
+        payload = encode_constant(rows, np.array(deltas))
         if payload is None:
             return None
-        recon = decode_constant(payload, block.x.size // channels, channels)
-        return _Candidate(mode=Mode.CONSTANT, payload=payload, recon=recon.reshape(block.x.shape))
+        coarse = encode_coarse_constant(rows, np.array(deltas))
+        if coarse is not None and len(coarse) < len(payload) and max(deltas) > 1:
+            payload, variant = coarse, 1
+        recon = decode_constant(payload, len(rows), channels, deltas if variant else None)
+        return _Candidate(
+            mode=Mode.CONSTANT,
+            payload=payload,
+            recon=recon.reshape(block.x.shape),
+            variant=variant,
+        )
 
     def _code_bounded(self, blocks: list[_Block], *, every: bool = False) -> list[list[_Candidate]]:
         """What keeps |x - x_hat| below the bound: the classical mode and the sample priors.

@@ -67,7 +67,7 @@ class FrameDecoder(FrameSetup):
 
             def read(payload: bytes, n: int) -> Indices:
                 if mode is Mode.CONSTANT:
-                    return decode_constant(payload, n, channels)
+                    return decode_constant(payload, n, channels, deltas if variant else None)
                 if mode is Mode.RECALL:
                     return decode_recall(payload, n, channels, deltas)
                 return decode_classical(payload, n, channels, deltas, image_size=size)
