@@ -25,6 +25,8 @@ IntArray = npt.NDArray[np.int32]
 
 _INDEX_LIMIT = 1 << 30
 _INT32_MAX = (1 << 31) - 1
+_SLACK = 12  # in 200
+_LEARNING_BYTES = 50
 
 
 def encode_recall(
@@ -36,8 +38,8 @@ def encode_recall(
         x: int32 [T, C], ``|x| < 2**30``.
         delta: odd step; every index may be wrong by ``(delta - 1) / 2``. One per channel, or one
             for all.
-        limit: most bytes that are wanted. With one, the codec gives up as soon as it is passed,
-            or two fifths of it are, by the first quarter of the samples.
+        limit: most bytes that are wanted. With one, the codec gives up as soon as it is passed, or
+            as each eighth of the samples tells, from the second on, that it will be.
 
     Returns:
         The payload, and what the reader will see: int32 [T, C]; None where it gave up.
@@ -94,19 +96,27 @@ def _encode(
     rows: IntArray, steps: tuple[int, ...], recon: IntArray, limit: int | None
 ) -> bytes | None:
     encoder = RangeEncoder()
-    quarter = rows.size // 4
+    eighth, done = rows.size // 8, 0
     for c, (row, step) in enumerate(zip(rows.tolist(), steps, strict=True)):
         recall = Recall(encoder, len(row))
         for t, value in enumerate(row):
             size = (abs(value) + step // 2) // step
             recon[c, t] = step * recall.code(size if value >= 0 else -size)
-            if limit is None:
-                continue
-            early = c * len(row) + t == quarter and 5 * encoder.n_bytes > 2 * limit
-            if early or encoder.n_bytes > limit:
+            if limit is not None and _is_hopeless(encoder.n_bytes, limit, done, eighth):
                 return None
+            done += 1
     payload = encoder.finish()
     return payload if limit is None or len(payload) <= limit else None
+
+
+def _is_hopeless(n_bytes: int, limit: int, done: int, eighth: int) -> bool:
+    """Whether the limit is passed, or will be, as the eighths of the samples tell from two on."""
+    if n_bytes > limit:
+        return True
+    for k in range(2, 8):
+        if done == k * eighth > 0:
+            return 200 * n_bytes > (25 * k + _SLACK) * limit + 200 * _LEARNING_BYTES
+    return False
 
 
 def _decode(payload: bytes, steps: tuple[int, ...], recon: IntArray) -> None:

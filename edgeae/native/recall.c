@@ -28,6 +28,8 @@
 #define PLACES_BITS 20
 #define LONGEST 32
 #define NEW_SLOT 32768u
+#define SLACK 12 /* in 200 */
+#define LEARNING_BYTES 50
 
 typedef struct {
     int32_t weight[INPUTS];
@@ -43,6 +45,7 @@ typedef struct {
     uint32_t slot_mask;
     int places_bits;
     uint32_t *slots, *places;
+    size_t done, eighth, limit; /* samples, of all, and most bytes, SIZE_MAX where no one minds */
     eae_encoder *encoder; /* or else */
     eae_decoder *decoder;
 } recall;
@@ -254,10 +257,18 @@ static int32_t code_first(recall *m, int32_t q)
     return z & 1 ? -1 - (int32_t)(z >> 1) : (int32_t)(z >> 1);
 }
 
+/* Whether the limit is passed, or will be, as the eighths of the samples tell from two on. */
+static int is_hopeless(recall *m)
+{
+    const size_t pos = m->encoder->pos, k = m->eighth > 0 ? m->done / m->eighth : 0;
+    if (pos > m->limit)
+        return 1;
+    return m->done++ == k * m->eighth && k >= 2 && k <= 7 &&
+           200 * (uint64_t)pos > (25 * k + SLACK) * (uint64_t)m->limit + 200 * LEARNING_BYTES;
+}
+
 /* Returns 0 where it gave up or the bytes are damaged. */
-static int code_channel(
-    recall *m, const int32_t *x, int32_t *q, size_t steps, int32_t delta, size_t before, size_t half,
-    size_t most)
+static int code_channel(recall *m, const int32_t *x, int32_t *q, size_t steps, int32_t delta)
 {
     const int64_t limit = (INT64_C(0x7fffffff)) / delta;
     int64_t d[6] = {0, 0, 0, 0, 0, 0}, usual = 0;
@@ -315,7 +326,7 @@ static int code_channel(
             }
             *place = (uint32_t)(t + 1);
         }
-        if (m->encoder != NULL && (m->encoder->pos > most || (before + t == half && 5 * m->encoder->pos > 2 * most)))
+        if (m->encoder != NULL && m->limit != SIZE_MAX && is_hopeless(m))
             return 0;
     }
     for (t = 0; t < steps; t++)
@@ -325,24 +336,25 @@ static int code_channel(
 
 size_t eae_recall_encode(
     const int32_t *x, int32_t *recon, size_t steps, int channels, const int32_t *delta, void *room,
-    uint8_t *out, size_t limit, int hurry)
+    uint8_t *out, size_t cap, int hurry)
 {
-    size_t n = steps * (size_t)channels;
-    const size_t early = hurry ? n / 4 : n;
     recall *m = begin(room, steps);
     eae_encoder e;
+    size_t n = steps * (size_t)channels;
     int c;
-    eae_enc_init(&e, out, limit + 4);
+    eae_enc_init(&e, out, cap + 4);
     m->encoder = &e;
     m->decoder = NULL;
+    m->done = 0;
+    m->eighth = n / 8;
+    m->limit = hurry ? cap : SIZE_MAX;
     for (c = 0; c < channels; c++) {
         const size_t before = (size_t)c * steps;
-        if (!code_channel(
-                m, x + before, recon + before, steps, delta[c], before, early, limit))
+        if (!code_channel(m, x + before, recon + before, steps, delta[c]))
             return EAE_OVERFLOW;
     }
     n = eae_enc_finish(&e);
-    return n <= limit ? n : EAE_OVERFLOW;
+    return n <= cap ? n : EAE_OVERFLOW;
 }
 
 int eae_recall_decode(
@@ -357,7 +369,7 @@ int eae_recall_decode(
     m->decoder = &d;
     for (c = 0; c < channels; c++) {
         const size_t before = (size_t)c * steps;
-        if (!code_channel(m, NULL, recon + before, steps, delta[c], before, 0, 0))
+        if (!code_channel(m, NULL, recon + before, steps, delta[c]))
             return 0;
     }
     return eae_dec_finish(&d);
