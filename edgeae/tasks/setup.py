@@ -92,7 +92,8 @@ class FrameSetup:
         variants = set(range(len(self.priors)))
         if len(self._family) > 1:
             octave = min(self._first_of_family().octaves(x), len(self._family) - 1)
-            variants -= set(self._family) - {self._family[octave]}
+            below = max(octave - 1, 0)  # a little louder than known is often better known as that
+            variants -= set(self._family) - {self._family[octave], self._family[below]}
         return variants
 
     def segments(self, n_items: int) -> tuple[int, int]:
