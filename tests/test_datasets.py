@@ -17,6 +17,7 @@ from edgeae.signal.io import write_signal
 from edgeae.train import download
 from edgeae.train.datasets import DATASETS, load_dataset
 from edgeae.train.download import fetch, read_annotations, read_record, unpack_212
+from edgeae.train.named import Source
 from edgeae.train.sensor import sensor_stream
 
 DATA = Path(os.environ.get("EDGEAE_DATA", "/nowhere"))
@@ -221,6 +222,19 @@ def test_splits_of_a_users_own_files(tmp_path):
     (tmp_path / "d.raw").write_bytes(x.tobytes())
     raw = load_dataset(tmp_path / "d.raw", "train", dtype="int16", channels=2, rate_hz=9)
     assert (raw.rate_hz, raw.segments[0].shape) == (9, (810, 2))
+
+
+def test_a_recording_validates_all_over(monkeypatch):
+    """The pieces of a recording that is cut all over lie in turn, and nothing is lost."""
+    x = np.arange(8 * 33_000, dtype=np.int32)[:, None]
+    source = Source({"whole": x, "short": x[:1000]}, {"later": x[:10]}, val="spread")
+    monkeypatch.setitem(DATASETS, "spread", lambda: source)
+    train, val = (load_dataset("spread", split) for split in ("train", "val"))
+    assert train.names == val.names
+    assert len(train.names) == 9  # of the short one its end alone
+    joined = [part for pair in zip(train.segments, val.segments, strict=True) for part in pair]
+    assert np.array_equal(np.concatenate(joined), np.concatenate([x, x[:1000]]))
+    assert [len(part) for part in val.segments] == [3300] * 8 + [100]
 
 
 def test_key_patterns_and_images(tmp_path):

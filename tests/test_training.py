@@ -18,10 +18,12 @@ from edgeae.bitstream.reader import FrameReader  # noqa: E402
 from edgeae.errors import ConfigError, ModelError, SignalError  # noqa: E402
 from edgeae.exporting.bundle import export_run  # noqa: E402
 from edgeae.exporting.verify import verify_bundle  # noqa: E402
+from edgeae.models.sample_prior import SamplePriorNet, SamplePriorSpec  # noqa: E402
 from edgeae.quantize import quantize  # noqa: E402
 from edgeae.tasks.codec import FrameCodec  # noqa: E402
-from edgeae.train.recipe import parse_recipe, with_overrides  # noqa: E402
-from edgeae.train.run import RunFolder  # noqa: E402
+from edgeae.train.phases import SamplePriorPhase, Signal  # noqa: E402
+from edgeae.train.recipe import SamplePriorRecipe, parse_recipe, with_overrides  # noqa: E402
+from edgeae.train.run import RunFolder, Schedule  # noqa: E402
 from edgeae.train.training import train  # noqa: E402
 
 COMMON = """
@@ -266,6 +268,32 @@ def test_a_sample_prior_with_a_code_is_used_and_decoded(data, tmp_path, monkeypa
         modes |= frame_modes(stream)
     assert Mode.NEURAL_RESIDUAL in modes
     assert [c for c in verify_bundle(bundle, windows=8) if c.passed is False] == []
+
+
+def test_every_segment_gives_its_share_of_a_head():
+    """Long ones make up for short ones, and no more is taken than was asked for."""
+    series = tuple(torch.zeros(1, n) for n in (50, 900, 2000, 2000))
+    head = Signal(segments=series, spread=torch.ones(1)).head(1000, 8)
+    lengths = [x.shape[-1] for x in head]
+    assert len(lengths) == 4
+    assert lengths[0] == 48
+    assert min(lengths[1:]) >= 240
+    assert 960 <= sum(lengths) <= 1000
+
+
+@pytest.mark.parametrize("step", [1.0, 21.0])
+def test_what_a_prior_trains_on_keeps_its_bound(step):
+    """Half of the crops come with noise, half stand still until they must jump."""
+    recipe = SamplePriorRecipe(steps=(int(step),))
+    phase = SamplePriorPhase(
+        *("p", SamplePriorNet(SamplePriorSpec()), recipe, Schedule(steps=1, learning_rate=1e-3)),
+        *[Signal(segments=(torch.zeros(1, 64),), spread=torch.ones(1))] * 2,
+    )
+    x = torch.round(torch.linspace(0, 30, 400)).expand(8, 1, 400)
+    r = phase._noisy(x, torch.full((8,), step), torch.Generator().manual_seed(1))
+    assert (r - x).abs().max() <= (step - 1) / 2
+    jumps = (r[..., 1:] != r[..., :-1]).float().mean((1, 2))
+    assert step == 1 or sorted(jumps.tolist())[3] < 0.02 < sorted(jumps.tolist())[4]
 
 
 def frame_modes(stream):

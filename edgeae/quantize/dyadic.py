@@ -142,20 +142,22 @@ def _quantize_prior(
         validate_every=max(q.prior_steps // 6, 1),
     )
     phase: SamplePriorPhase | None = None
+    loops: Loops = {step: [] for step in spec.steps}
     for turn in range(max(q.rounds, 1)):
         name = f"prior{index}-q{turn}"
         phase = SamplePriorPhase(
             name, net, spec, schedule, parts.train, parts.validation, code=code
         )
-        if not run.done(name):
+        if not run.done(_final_prior(recipe, index)):
             if turn == 0:
                 quantize_sample_prior(phase)
-            phase.loops = {
-                step: closed_loop(
+            # each round adds what the net makes of the signal now; one that forgot the rounds
+            # before would fall back into what they corrected
+            for step, pieces in loops.items():
+                pieces += closed_loop(
                     *(net, parts.train, step, code, LOOP_ITEMS), seed=turn, augment=spec.augment
                 )
-                for step in spec.steps
-            }
+            phase.loops = loops
             phase.held = _held_loops(net, parts, spec, code)
         run_phase(phase, run, seed=recipe.seed + 2 + turn, progress=progress)
     assert phase is not None

@@ -29,6 +29,8 @@ Array = NDArray[Any]
 
 SPLITS = ("train", "val", "test")
 _VAL_SHARE = 0.1
+_SPREAD_OVER = 8  # stretches of a recording that each give a piece
+_LEAST_SPREAD = 1 << 15  # samples of a stretch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +169,11 @@ def _split_val(parts: Source) -> tuple[dict[str, Array], dict[str, Array]]:
             (val if name in last_of else train)[name] = segment
         return train, val
     for name, segment in parts.train.items():
+        if parts.val == "spread" and len(segment) >= _SPREAD_OVER * _LEAST_SPREAD:
+            for i, stretch in enumerate(np.array_split(segment, _SPREAD_OVER)):
+                cut = len(stretch) - math.ceil(len(stretch) * _VAL_SHARE)
+                train[f"{name}/{i}"], val[f"{name}/{i}"] = stretch[:cut], stretch[cut:]
+            continue
         cut = len(segment) - math.ceil(len(segment) * _VAL_SHARE) if len(segment) > 1 else 1
         train[name], val[name] = segment[:cut], segment[cut:]
     return train, {name: segment for name, segment in val.items() if len(segment)}

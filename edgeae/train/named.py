@@ -35,7 +35,10 @@ class Source:
     meta: dict[str, Any] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     labels: dict[str, Array] = field(default_factory=dict)
-    val: str = "time"  # or "record": the last of each subject; "piece": the last of each file
+    val: str = "time"
+    """What of the training part is for validation: "time", the end of each recording; "spread",
+    pieces from all over each; "record", the last of each subject; "piece", the last of each file.
+    """
     notes: tuple[str, ...] = ()
     sizes_vary: bool = False  # images of several sizes, one segment each
 
@@ -135,7 +138,7 @@ def _power() -> Source:
     files = _need("power", *(f"lfzip/pow/active_power_{part}.npy" for part in ("train", "val")))
     train, test = (np.asarray(read_signal(path).data).reshape(-1, 1) for path in files)
     meta = {"names": ["active_power"], "unit": "kW"}
-    return Source({"train": train}, {"val": test}, 1 / 60, meta, tuple(files))
+    return Source({"train": train}, {"val": test}, 1 / 60, meta, tuple(files), val="spread")
 
 
 def _gas() -> Source:
@@ -143,7 +146,8 @@ def _gas() -> Source:
     files = _need("gas", *(f"lfzip/gas/HT_Sensor_dataset_{n}.npy" for n in (0, 1)))
     train, test = (np.asarray(read_signal(path).data).reshape(-1, 1) for path in files)
     meta = {"names": ["resistance"], "unit": "kOhm"}
-    return Source({"sensor-0": train}, {"sensor-1": test}, 1.0, meta, tuple(files))
+    # the last day of sensor 0 is all but constant: it would tell little
+    return Source({"sensor-0": train}, {"sensor-1": test}, 1.0, meta, tuple(files), val="spread")
 
 
 def _ppg() -> Source:
@@ -152,7 +156,7 @@ def _ppg() -> Source:
     x = np.asarray(read_signal(files[0]).data).reshape(-1, 1)
     cut = len(x) - math.ceil(len(x) * 0.2)
     meta = {"names": ["bvp"], "unit": ""}
-    return Source({"S2": x[:cut]}, {"S2": x[cut:]}, 64.0, meta, tuple(files))
+    return Source({"S2": x[:cut]}, {"S2": x[cut:]}, 64.0, meta, tuple(files), val="spread")
 
 
 def _fan() -> Source:

@@ -75,12 +75,18 @@ class Signal:
         return torch.stack(crops)
 
     def head(self, items: int, multiple: int) -> list[Tensor]:
-        """Batches of at most ``items`` time steps (or images) in all, whole multiples long."""
+        """Batches of at most ``items`` time steps (or images) in all, whole multiples long.
+
+        Every series gives a share of them.
+        """
         if self.is_image:
             return list(torch.split(self.segments[0][:items], 256))
+        share = items // max(len(self.segments), 1)
         found, left = [], items
-        for segment in self.segments:
-            length = min(segment.shape[-1], left, 32768) // multiple * multiple
+        for number, segment in enumerate(self.segments):
+            # an equal share of each, and what shorter ones left over
+            most = max(share, left - share * (len(self.segments) - number - 1))
+            length = min(segment.shape[-1], most, 32768) // multiple * multiple
             if length:
                 found.append(segment[None, :, :length])
                 left -= length
@@ -256,8 +262,8 @@ def elsewhere(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
 class SamplePriorPhase:
     """Training of a sample prior for its range of quantizer steps.
 
-    In float the past is the signal plus uniform noise as wide as the step; with ``loops`` it is
-    what the coder really reconstructed.
+    In float the past is the signal plus uniform noise as wide as the step, or rounded to such
+    steps; with ``loops`` it is what the coder really reconstructed.
     """
 
     def __init__(
@@ -280,9 +286,19 @@ class SamplePriorPhase:
         return x.flatten(2)
 
     def _noisy(self, x: Tensor, step: Tensor, generator: torch.Generator) -> Tensor:
-        half = ((step - 1) / 2).reshape(len(step), -1, 1)
+        """What a coder may have made of x: with noise, every other crop on a lattice.
+
+        Errors are noise where a signal moves by more than a step from sample to sample. Where it
+        moves by less, a reconstruction stands still until it must jump.
+        """
+        step = step.reshape(len(step), -1, 1)
+        half = (step - 1) / 2
         u = torch.rand(x.shape, generator=generator) * 2 - 1
-        return x + torch.where(half > 0, torch.round(u * (half + 0.499)), torch.zeros(()))
+        noisy = x + torch.where(half > 0, torch.round(u * (half + 0.499)), torch.zeros(()))
+        start = torch.floor(torch.rand(noisy[..., :1].shape, generator=generator) * step)
+        still = start + torch.round((x - start) / step) * step
+        odd = torch.arange(len(x)).reshape(-1, 1, 1) // 2 % 2 == 1
+        return torch.where(odd, still, noisy)
 
     def _batch(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         r = self.recipe
