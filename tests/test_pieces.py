@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 import pytest
+from test_classical import needs_c
 
 import edgeae
 from edgeae.bitstream.reader import FrameReader
@@ -24,6 +25,7 @@ def lengths(data: bytes) -> list[int]:
     return [frame.n_items for frame in FrameReader(io.BytesIO(data))]
 
 
+@needs_c
 def test_a_long_frame_is_cut_where_the_signal_changes():
     x = tones(20_000, changing=True)
     data = edgeae.encode(None, x, lossless=True)
@@ -34,6 +36,7 @@ def test_a_long_frame_is_cut_where_the_signal_changes():
         assert len(data) < len(edgeae.encode(None, x, lossless=True))
 
 
+@needs_c
 def test_the_cut_is_the_same_however_the_samples_come():
     x = tones(20_000, changing=True)
     encoder = edgeae.StreamEncoder(None, lossless=True)
@@ -41,5 +44,6 @@ def test_the_cut_is_the_same_however_the_samples_come():
     assert data + encoder.close() == edgeae.encode(None, x, lossless=True)
 
 
+@needs_c
 def test_a_steady_signal_stays_whole():
     assert lengths(edgeae.encode(None, tones(20_000, changing=False), lossless=True)) == [20_000]

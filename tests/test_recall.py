@@ -58,7 +58,7 @@ def test_python_writes_and_reads_what_c_does(x, delta):
 def test_python_equals_c_on_longer_signals(delta):
     """Long enough for matches, for slots that two contexts want, and for numbers of all sizes."""
     rng = np.random.default_rng(1)
-    wide = (rng.standard_cauchy((300, 2)) * 1e6).clip(-LIMIT, LIMIT).astype(np.int32)
+    wide = (rng.standard_cauchy((250, 2)) * 1e6).clip(-LIMIT, LIMIT).astype(np.int32)
     for x in (patterns(), wide):
         same_in_python(x, delta)
 
