@@ -17,7 +17,7 @@ __all__ = ["in_pieces"]
 
 _PIECE_ITEMS = 4096
 _HEAD_BYTES = 12  # of a short frame in a file
-_LEAST_PIECES = 4
+_LEAST_PIECES = 2
 
 
 def in_pieces(codec: FrameCodec, block: Samples, frame: Frame) -> list[Frame]:
