@@ -19,7 +19,7 @@ from edgeae.runtime.views import UnsupportedGraphError
 
 __all__ = ["NativeNet", "clones", "open_native"]
 
-_KEPT_PLANS = 4
+_KEPT_PLANS = 8
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ from edgeae.signal.ulps import ulps_beside
 from edgeae.tasks.checks import all_differ, bridged, looks_easy, may_recur, samples_within
 from edgeae.tasks.fine import FineCode, fine_delta
 from edgeae.tasks.frame_decoder import FrameDecoder
+from edgeae.tasks.heats import beginning, winners
 from edgeae.tasks.search import search_symbols, worth_of_a_bit
 from edgeae.tasks.setup import Indices, Samples
 
@@ -87,6 +89,13 @@ class _Candidate:
     variant: int = 0
     check: int | None = None
     missed: NDArray[np.bool_] | None = None
+
+
+class _Way(NamedTuple):
+    """A sample prior to code with: one of those that read the window code, or of the others."""
+
+    with_code: bool
+    variant: int
 
 
 def frames_at_once(frame_samples: int) -> int:
@@ -244,45 +253,74 @@ class FrameCodec(FrameDecoder):
                 candidates.insert(0, classical)
 
     def _add_priors(self, blocks: list[_Block], found: list[list[_Candidate]], every: bool) -> None:
-        """The sample priors, alone and with the window code."""
+        """The sample priors, alone and with the window code: in each frame the likeliest first."""
         x = [block.x for block in blocks]
-        wanted = [self.variants_for(frame) for frame in x]
-        for variant, prior in enumerate(self.priors):
-            which = [i for i, variants in enumerate(wanted) if variant in variants]
-            every_limit = self._limits(blocks, found, every)
-            limits = [every_limit[i] for i in which]
-            coded = encode_samples(prior, [x[i] for i in which], self.header.deltas, None, limits)
-            for i, result in zip(which, coded, strict=True):
-                candidates = found[i]
-                if result is not None:
-                    payload, recon = result
-                    candidates.append(
-                        _Candidate(
-                            mode=Mode.NEURAL_PAST, payload=payload, recon=recon, variant=variant
+        heads, codes = [b""] * len(x), x
+        with_code = range(len(self.code_priors) if self.header.step and blocks else 0)
+        if with_code:
+            neural = self._neural(x, self.header.step)
+            heads = [pack_varint(len(latent)) + latent for latent, _, _ in neural]
+            codes = [recon for _, recon, _ in neural]
+        orders = [
+            [_Way(False, variant) for variant in sorted(self.variants_for(frame))]
+            + [_Way(True, variant) for variant in with_code]
+            for frame in x
+        ]
+        if not every:
+            orders = self._likeliest(x, heads, codes, orders)
+        for place in range(max(map(len, orders), default=0)):
+            chosen = [(i, order[place]) for i, order in enumerate(orders) if place < len(order)]
+            for way in dict.fromkeys(way for _, way in chosen):
+                which = [i for i, other in chosen if other == way]
+                limits = self._limits([blocks[i] for i in which], [found[i] for i in which], every)
+                if way.with_code:
+                    limits = [
+                        None if limit is None else max(limit - len(heads[i]), 0)
+                        for i, limit in zip(which, limits, strict=True)
+                    ]
+                results = self._by_prior(way, [(x[i], codes[i]) for i in which], limits)
+                for i, result in zip(which, results, strict=True):
+                    if result is not None:
+                        candidate = _Candidate(
+                            mode=Mode.NEURAL_RESIDUAL if way.with_code else Mode.NEURAL_PAST,
+                            payload=heads[i] + result[0] if way.with_code else result[0],
+                            recon=result[1],
+                            variant=way.variant,
                         )
-                    )
-        if not (self.code_priors and self.header.step and blocks):
-            return
-        neural = self._neural(x, self.header.step)
-        codes = [recon for _, recon, _ in neural]
-        heads = [pack_varint(len(latent)) + latent for latent, _, _ in neural]
-        for variant, prior in enumerate(self.code_priors):
-            limits = [
-                None if limit is None else max(limit - len(head), 0)
-                for limit, head in zip(self._limits(blocks, found, every), heads, strict=True)
-            ]
-            coded = encode_samples(prior, x, self.header.deltas, codes, limits)
-            for candidates, head, result in zip(found, heads, coded, strict=True):
-                if result is not None:
-                    payload, recon = result
-                    candidates.append(
-                        _Candidate(
-                            mode=Mode.NEURAL_RESIDUAL,
-                            payload=head + payload,
-                            recon=recon,
-                            variant=variant,
-                        )
-                    )
+                        found[i].append(candidate)
+
+    def _by_prior(
+        self, way: _Way, pairs: list[tuple[Indices, Indices]], limits: list[int | None]
+    ) -> list[tuple[bytes, Indices] | None]:
+        """Code frames and their window codes' samples one way, each within its limit."""
+        prior = (self.code_priors if way.with_code else self.priors)[way.variant]
+        codes = [code for _, code in pairs] if way.with_code else None
+        return encode_samples(prior, [x for x, _ in pairs], self.header.deltas, codes, limits)
+
+    def _likeliest(
+        self,
+        x: list[Indices],
+        heads: list[bytes],
+        codes: list[Indices],
+        orders: list[list[_Way]],
+    ) -> list[list[_Way]]:
+        """The ways worth coding each frame, as its beginning tells; all of a short frame's."""
+        starts = {}
+        for i, order in enumerate(orders):
+            start = beginning(x[i]) if len(order) > 1 else None
+            if start is not None:
+                starts[i] = (start, np.ascontiguousarray(codes[i][: len(start), : start.shape[1]]))
+        sizes: dict[tuple[int, _Way], int | None] = {}
+        for way in dict.fromkeys(way for i in starts for way in orders[i]):
+            which = [i for i in starts if way in orders[i]]
+            results = self._by_prior(way, [starts[i] for i in which], [None] * len(which))
+            for i, result in zip(which, results, strict=True):
+                head = len(heads[i]) * starts[i][0].size // x[i].size if way.with_code else 0
+                sizes[i, way] = None if result is None else len(result[0]) + head
+        return [
+            [order[n] for n in winners([sizes[i, way] for way in order])] if i in starts else order
+            for i, order in enumerate(orders)
+        ]
 
     def _limits(
         self, blocks: list[_Block], found: list[list[_Candidate]], every: bool
