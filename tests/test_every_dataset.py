@@ -103,7 +103,8 @@ MADE: dict[str, Callable[[], Array]] = {
 def models() -> dict[str, edgeae.Bundle]:
     if not MODELS.is_dir():
         return {}
-    return {path.name: edgeae.load(path) for path in sorted(MODELS.iterdir())}
+    found = {path.name: edgeae.load(path) for path in sorted(MODELS.iterdir())}
+    return {name: bundle for name, bundle in found.items() if bundle.manifest.codec is not None}
 
 
 def fitting(x: Array) -> Iterator[tuple[str, edgeae.Bundle | None]]:
