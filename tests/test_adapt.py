@@ -123,7 +123,9 @@ def test_a_restored_model_computes_what_the_bundle_computes(parent):
         features = rng.integers(-400, 400, (2, prior.net.n_inputs, 500)).astype(np.int32)
         again_net = runtime_sample_prior(net).net
         assert np.array_equal(again_net.run(features), prior.net.run(features))
-        assert set(again) == {k for k in prior.to_arrays() if not k.startswith(("adaptive", "mixture"))}
+        assert set(again) == {
+            k for k in prior.to_arrays() if not k.startswith(("adaptive", "mixture"))
+        }
     latent = parent.latent_prior.net
     features = rng.integers(-20, 20, (2, latent.n_inputs, 200)).astype(np.int32)
     assert np.array_equal(

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "shifts.h"
+
 /* Where the compiler can, the hot loops are written for wider vectors too, and the processor is
  * asked which to take. */
 #if defined(__GNUC__) && defined(__x86_64__) && !defined(EAE_NO_CLONES)
@@ -17,13 +19,7 @@
 /* v * 2^-shift, rounded half to even; shift in -4..31 */
 static int64_t scale_down(int64_t v, int shift)
 {
-    int64_t floor_part, rest, half;
-    if (shift <= 0)
-        return v * ((int64_t)1 << -shift);
-    half = (int64_t)1 << (shift - 1);
-    rest = (int64_t)((uint64_t)v & (((uint64_t)1 << shift) - 1u));
-    floor_part = (v - rest) / ((int64_t)1 << shift);
-    return floor_part + (rest > half || (rest == half && (floor_part & 1)));
+    return shift > 0 ? eae_round_shift(v, shift) : v * ((int64_t)1 << -shift);
 }
 
 /* sums[o] = weight[o] . x over n items, a multiple of WINDOW_STEP */

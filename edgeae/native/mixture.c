@@ -1,7 +1,8 @@
 #include "mixture.h"
 
-#include <math.h>
 #include <string.h>
+
+#include "shifts.h"
 
 #if defined(_MSC_VER)
 #pragma fp_contract(off)
@@ -18,13 +19,6 @@ static const int32_t scale_step[EAE_PART_MEAN + 1] = {-4, 0, 4, 16, 0};
 static const int32_t size_rate[EAE_SIZES] = {4, 6};
 static const uint32_t power16[16] = {65536, 62757, 60097, 57549, 55109, 52773, 50535, 48393,
                                      46341, 44376, 42495, 40693, 38968, 37316, 35734, 34219};
-
-/* floor(v / 2^shift) without shifting a negative number */
-static int64_t floor_shift(int64_t v, int shift)
-{
-    int64_t rest = (int64_t)((uint64_t)v & (((uint64_t)1 << shift) - 1u));
-    return (v - rest) / ((int64_t)1 << shift);
-}
 
 static int32_t clip(int32_t v, int32_t low, int32_t high)
 {
@@ -81,13 +75,16 @@ void eae_mixer_reset(eae_mixer *m, const eae_mixing *a, int32_t channels)
     }
 }
 
-/* Sixteenths of a grid step in sixteenths of a scale, within the peak. */
+/* Sixteenths of a grid step in sixteenths of a scale, within the peak, rounded half to even: a
+ * double of this size has no room for fractions. */
 static int16_t in_scales(int64_t v, double inverse)
 {
+    static const double roomless = 6755399441055744.0; /* 1.5 * 2^52 */
     double x = (double)v * inverse;
     x = x > EAE_MIX_PEAK ? EAE_MIX_PEAK : x;
     x = x < -EAE_MIX_PEAK ? -EAE_MIX_PEAK : x;
-    return (int16_t)rint(x);
+    x += roomless;
+    return (int16_t)(x - roomless);
 }
 
 static void push(int64_t *past, int32_t n, int64_t newest)
@@ -107,7 +104,7 @@ void eae_mixer_learn(
         begin++;
     m->n_seen[c] += m->n_seen[c] < 1024;
     for (i = 0; i < EAE_SIZES; i++)
-        m->size[c][i] += floor_shift(
+        m->size[c][i] += eae_floor_shift(
             size - m->size[c][i], begin < size_rate[i] ? begin : size_rate[i]);
     if (a->learnt == NULL)
         return;
@@ -193,7 +190,7 @@ static void add_learnt(
     for (i = 0; i < n; i++) {
         given += x->weight[EAE_PARTS + i] = (uint32_t)((uint64_t)trust * w[i] / sum);
         x->row[EAE_PARTS + i] = &f->scale[clip(ls + out[2 * n + i], 0, top)];
-        x->offset[EAE_PARTS + i] = middle + floor_shift(out[n + i] * scale16 + 8, 4);
+        x->offset[EAE_PARTS + i] = middle + eae_floor_shift(out[n + i] * scale16 + 8, 4);
     }
     x->weight[1] += 65536u - given;
     x->n += n;
@@ -235,7 +232,9 @@ static uint32_t below(const eae_mixture *x, const eae_family *f, int j, uint32_t
     int64_t edge = wide->width * j - f->half;
     int32_t i;
     for (i = 0; i < x->n; i++) {
-        t[i] = eae_shape_at(f, x->row[i], edge - x->offset[i]);
+        /* a learnt part of no weight counts nowhere; the fixed ones are weighed by themselves */
+        int idle = i >= EAE_PARTS && x->weight[i] == 0;
+        t[i] = idle ? 0 : eae_shape_at(f, x->row[i], edge - x->offset[i]);
         sum += (uint64_t)x->weight[i] * t[i];
     }
     return (uint32_t)(j + wide->reach + 1) + (((uint32_t)(sum >> 16) * (65536u - n)) >> 16);

@@ -2,22 +2,12 @@
 
 #include <string.h>
 
-/* floor(v / 2^shift) without shifting a negative number */
-static int64_t shift_down(int64_t v, int shift)
-{
-    int64_t rest = (int64_t)((uint64_t)v & (((uint64_t)1 << shift) - 1u));
-    return (v - rest) / ((int64_t)1 << shift);
-}
+#include "shifts.h"
 
 /* v in units of 2^shift, rounded half to even and clipped: a feature */
 static int16_t feature(int64_t v, int shift, int32_t peak)
 {
-    if (shift > 0) {
-        int64_t half = (int64_t)1 << (shift - 1);
-        int64_t floor_part = shift_down(v, shift);
-        int64_t rest = v - floor_part * 2 * half;
-        v = floor_part + (rest > half || (rest == half && (floor_part & 1)));
-    }
+    v = eae_round_shift(v, shift);
     return (int16_t)(v < -peak ? -peak : v > peak ? peak : v);
 }
 
@@ -124,10 +114,10 @@ static void expect(
         at->scale16 = (int64_t)eae_scale16[at->ls] * ((int64_t)1 << p->shift[c]);
         at->moved = eae_filters_predict(
             &w->adapter->filters, p->adaptive, p->n_channels, (int32_t)c, at->scale16);
-        middle += shift_down(
+        middle += eae_floor_shift(
             at->moved * (65536 - (int64_t)w->adapter->mixer.part[c][EAE_PART_MEAN]), 16);
     }
-    whole = shift_down(middle + 8, 4);
+    whole = eae_floor_shift(middle + 8, 4);
     at->centre = clip_index(at->anchor + whole);
     at->frac16 = (int32_t)(middle - 16 * whole);
     if (w->adapter != NULL)
