@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from edgeae.footprint.budget import Budget, parse_bytes, parse_number
 from edgeae.footprint.devices import Range, device_names, load_device, parse_device
 from edgeae.footprint.estimate import estimate, rss_bytes
 from edgeae.footprint.model import Use, bundle_footprint, onnx_footprint
+from edgeae.footprint.parts import prior_part
 from edgeae.runtime.bundle import Bundle
 
 MODELS = Path(__file__).parent.parent / "export" / "models"
@@ -33,6 +35,24 @@ def ecg() -> Bundle:
 # -- models ----------------------------------------------------------------------------------------
 
 
+def adapts(name: str) -> bool:
+    return name == "filter" or name.startswith("mixture.")
+
+
+def test_what_a_frame_teaches_is_counted_too(ecg):
+    model = bundle_footprint(ecg)
+    prior = ecg.sample_priors[0]
+    assert prior.adaptive.learnt is not None
+    part = next(p for p in model.parts if p.name == "sample prior 0")
+    found = {layer.name: layer for layer in part.layers}
+    n = 2 * prior.adaptive.taps
+    assert found["filter"].macs == 1024 * (2 * n * n + 3 * n)
+    net = prior.adaptive.learnt.net
+    weights = sum(x.weight.size for x in (*net.layers, net.head)) + net.skip_weight.size
+    macs = sum(layer.macs for name, layer in found.items() if name.startswith("mixture."))
+    assert macs == 1024 * weights
+
+
 def test_priors_cost_what_the_manifest_says(ecg):
     model = bundle_footprint(ecg)
     cost = ecg.manifest.raw["cost"]
@@ -43,16 +63,17 @@ def test_priors_cost_what_the_manifest_says(ecg):
         ("latent prior", "prior"),
         ("sample prior 0", "sample_prior_0"),
     ):
-        assert round(found[part].macs / model.window_samples, 1) == cost[f"{key}_macs_per_sample"]
+        macs = sum(layer.macs for layer in found[part].layers if not adapts(layer.name))
+        assert round(macs / model.window_samples, 1) == cost[f"{key}_macs_per_sample"]
     assert found["sample prior 0"].symbols == 1024
     assert found["latent prior"].symbols == 32 * 8
 
 
 def test_a_prior_is_counted_to_the_byte(ecg):
     """Integers of the coder's arrays: weights as stored, bias 4 bytes, shift 1, offset 2."""
-    model = bundle_footprint(ecg)
-    net = ecg.sample_priors[0].net
-    part = next(p for p in model.parts if p.name == "sample prior 0")
+    plain = replace(ecg.sample_priors[0], adaptive=None)
+    net = plain.net
+    part = prior_part("sample prior 0", plain.rules, 1024)
     expected = 0
     for layer in (*net.layers, net.head):
         expected += layer.weight.nbytes + 5 * layer.n_out + 2 * len(layer.offsets)
@@ -63,7 +84,7 @@ def test_a_prior_is_counted_to_the_byte(ecg):
     rows += [layer.offsets[-1] for layer in (*net.layers[1:], net.head)]
     widths = [net.n_inputs, *(layer.n_out for layer in net.layers)]
     ring = sum(2 * (r + 1) * w for r, w in zip(rows, widths, strict=True))
-    assert part.state_bytes == ring + 1552 + 40 + 4
+    assert part.state_bytes == ring + 2272 + 40 + 4
     assert part.macs == 1024 * (skip.size + sum(x.weight.size for x in (*net.layers, net.head)))
 
 
@@ -315,13 +336,19 @@ def test_estimates_are_the_sum_of_their_parts(ecg):
     use = model.use(Use.ENCODE_BOUND)
     found = estimate(model, use, device)
     assert len(use.parts) == len(ecg.sample_priors)
-    cycles = sum(part.macs * 2.92 + part.symbols * 350 for part in use.parts)
+    per_mac = {name: anchor.value.typical for name, anchor in device.cycles_per_mac.items()}
+    assert per_mac["int16"] == 2.92
+    layers = [layer for part in use.parts for layer in part.layers]
+    assert {x.arithmetic for x in layers if x.name == "filter"} == {"float32"}
+    cycles = sum(part.symbols * 350 for part in use.parts)
+    cycles += sum(x.macs * per_mac[x.arithmetic] for x in layers)
     assert found.time_ms.typical == pytest.approx(cycles / 120e3)
     assert found.energy_uj.typical == pytest.approx(found.time_ms.typical * 41.4)
     assert found.flash_bytes == use.weight_bytes + use.table_bytes + device.code_bytes
     assert found.ram_bytes == use.ram_bytes
     assert set(found.sources) == {
-        "active power, mW", "cycles per MAC, int16", "cycles per symbol",
+        "active power, mW", "cycles per symbol",
+        *(f"cycles per MAC, {name}" for name in ("int8", "int16", "float32")),
     }  # fmt: skip
 
 

@@ -7,11 +7,12 @@ activations that its offsets reach back to, and the tables of its coder.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from edgeae.footprint.graph import GraphFootprint, LayerFootprint, View, describe_graph
+from edgeae.runtime.adaptive import AdaptiveRules
 from edgeae.runtime.causal import CausalNet
 from edgeae.runtime.cell_prior import CellPrior
 from edgeae.runtime.pixel_rules import PixelRules
@@ -19,10 +20,11 @@ from edgeae.runtime.prior_rules import PriorRules
 
 __all__ = ["Part", "graph_part", "prior_part"]
 
-FAMILY_BYTES = 1552  # eae_family of cdf.h: 64 scales, built once for a step and a shift
+FAMILY_BYTES = 2272  # eae_family of cdf.h: 94 rows, built once for a step and a shift
 RANGE_CODER_BYTES = 40  # eae_encoder of range_coder.h
 _ROW_BYTES = 2  # of a feature or an activation, int16 as in causal.c
 _SUM_BYTES = 4
+_MIXER_BYTES = 56  # of a channel in eae_mixer of mixture.h, without its history
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +120,48 @@ def prior_part(name: str, rules: PriorRules | PixelRules | CellPrior, steps: int
             name=name, n_parameters=statics, layers=(), weight_bytes=4 * statics,
             table_bytes=tables, state_bytes=state, symbols=symbols,
         )  # fmt: skip
-    return _causal_part(name, rules.net, steps, tables, state, symbols)
+    part = _causal_part(name, rules.net, steps, tables, state, symbols)
+    return part if rules.adaptive is None else _adapting(part, rules.adaptive, rules, steps)
+
+
+def _adapting(part: Part, rules: AdaptiveRules, prior: PriorRules, steps: int) -> Part:
+    """The same with what a frame's own past corrects: its filters, and its mixtures' net."""
+    channels = prior.n_channels
+    symbols = steps * channels
+    n = -(-rules.n_inputs(channels) // 8) * 8
+    layers, state = list(part.layers), part.state_bytes + _MIXER_BYTES * channels
+    parameters, weight_bytes = part.n_parameters, part.weight_bytes
+    if n and any(rules.gains):
+        history = channels * (2 * rules.taps + rules.cross + 1)
+        state += 8 * (channels * (n + n * n) + 2 * n + history)
+        layers.append(
+            LayerFootprint(
+                name="filter",
+                op="RecursiveLeastSquares",
+                output_shape=(steps, channels),
+                macs=symbols * (2 * n * n + 3 * n),
+                n_parameters=0,
+                weight_bytes=0,
+                activation_bytes=8 * n,
+                weight_bits=32,  # binary64 in truth: no device here says what that costs
+            )
+        )
+    if rules.learnt is not None:
+        mixing = [
+            replace(layer, name=f"mixture.{layer.name}")
+            for layer in _causal_layers(rules.learnt.net, symbols)
+        ]
+        layers += mixing
+        state += 16 * rules.learnt.history * channels + _ring_bytes(rules.learnt.net)
+        parameters += sum(layer.n_parameters for layer in mixing)
+        weight_bytes += sum(layer.weight_bytes for layer in mixing)
+    return replace(
+        part,
+        layers=tuple(layers),
+        n_parameters=parameters,
+        weight_bytes=weight_bytes,
+        state_bytes=state,
+    )
 
 
 def _pixel_part(name: str, rules: PixelRules, steps: int) -> Part:
