@@ -102,14 +102,18 @@ def test_a_thousand_runs_leave_nothing_behind(gemm):
     tracemalloc.start()
     try:
         frames(10)
-        before, _ = tracemalloc.get_traced_memory()
-        tracemalloc.reset_peak()
-        frames(1000)
-        after, peak = tracemalloc.get_traced_memory()
+        grown, most = [], []
+        for _ in range(3):  # other threads may keep something now and then, a leak always does
+            before, _ = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            frames(1000)
+            after, peak = tracemalloc.get_traced_memory()
+            grown.append(after - before)
+            most.append(peak - before)
     finally:
         tracemalloc.stop()
-    assert after - before < 1000
-    assert peak - before < 4000  # the one result of run that is alive at a time
+    assert min(grown) < 1000
+    assert min(most) < 4000  # the one result of run that is alive at a time
 
 
 def test_shapes_that_do_not_fit(gemm):
