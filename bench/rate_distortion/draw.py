@@ -186,8 +186,7 @@ def _panel(
             parts.append(_text(inner[0] - 4, y + 4, f"{tick:g}", "small", "end"))
     for n, bound in enumerate(bounds):
         words = "0" if bound == LOSSLESS else bound
-        anchor = "end" if n == len(bounds) - 1 else "middle"
-        parts.append(_text(place(n, low)[0], top + tall - 14, words, "small", anchor))
+        parts.append(_text(place(n, low)[0], top + tall - 14, words, "small", "middle"))
     for kind, values in lines:
         points = [place(n, v) for n, v in enumerate(values) if v > 0 and low <= v <= high]
         if len(points) > 1:
