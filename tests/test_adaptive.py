@@ -117,6 +117,16 @@ def test_rules_are_chosen_by_the_bytes_of_held_out_frames() -> None:
     assert told.adaptive.gains == pytest.approx((0.0, 0.01), abs=1e-6)
 
 
+@pytest.mark.parametrize("channels", [12, 17])
+def test_many_channels_are_followed_or_left_alone(channels: int) -> None:
+    """Twelve have room for short filters alone, seventeen for none."""
+    recipe = SamplePriorRecipe(steps=(1,), mixture=0, adaptive_gains=(0.01,))
+    found = fit_adaptive(plain_prior(38, channels), (signal_of(channels),), recipe, None)
+    assert (found.adaptive is not None) == (channels == 12)
+    x = ringing(9, 200, channels)
+    assert size(found, x) <= size(plain_prior(38, channels), x)
+
+
 def switching(seed: int, n: int) -> Frame:
     """Long plateaus between two levels, a little noise on one of them: two means, two scales."""
     rng = np.random.default_rng(seed)

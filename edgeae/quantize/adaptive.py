@@ -20,7 +20,7 @@ from torch import Tensor
 
 from edgeae.bitstream.cdf import laplace_shape, logistic_shape
 from edgeae.quantize.mixture import fit_mixture, gather
-from edgeae.runtime.adaptive import AdaptiveRules
+from edgeae.runtime.adaptive import MAX_CHANNELS, AdaptiveRules
 from edgeae.runtime.mixture import N_PARTS
 from edgeae.runtime.sample_prior import SamplePrior, encode_samples
 from edgeae.train.phases import BASE_STEP, Signal, WindowCode, code_of, elsewhere
@@ -83,13 +83,14 @@ def fit_adaptive(
         train: what a mixture's net is trained on; None: the first of the signals.
 
     Returns:
-        The prior as it was, if adapting saves less than 0.3 % and no other devices are expected.
+        The prior as it was, if adapting saves less than 0.3 % and no other devices are expected, or
+        if there are more channels than filters follow.
     """
     code = code if prior.has_code else None
     held = _held(signals, recipe, code, FRAMES, seed=5)
-    if not recipe.adaptive or not held.frames:
-        return prior
     channels = prior.n_channels
+    if not recipe.adaptive or not held.frames or channels > MAX_CHANNELS:
+        return prior
     steps = tuple(sorted(recipe.steps))
 
     def score(candidate: SamplePrior) -> float:
@@ -127,7 +128,7 @@ def fit_adaptive(
             [(replace(best, adaptive=rules_of([g] * len(steps), shares)), g) for g in GAINS]
         )
         best = replace(best, adaptive=rules_of(gains, shares))
-    if channels > 1 and _rules(best).taps:
+    if 1 < channels <= MAX_FILTERED and _rules(best).taps:
         longer = replace(best, adaptive=replace(_rules(best), taps=TAPS_OF_MANY[1]))
         if score(longer) < score(best) + float(np.log2(1 - LEAST_GAIN)):
             best = longer
