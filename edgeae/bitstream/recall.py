@@ -8,11 +8,13 @@ in Python, with equal bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from edgeae.bitstream.pace import Marks, Paced
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.bitstream.recall_model import Recall
 from edgeae.bitstream.steps import channel_steps
@@ -25,12 +27,13 @@ IntArray = npt.NDArray[np.int32]
 
 _INDEX_LIMIT = 1 << 30
 _INT32_MAX = (1 << 31) - 1
-_SLACK = 12  # in 200
-_LEARNING_BYTES = 50
 
 
 def encode_recall(
-    x: IntArray, delta: int | Sequence[int], limit: int | None = None
+    x: IntArray,
+    delta: int | Sequence[int],
+    limit: int | None = None,
+    pace: Marks | None = None,
 ) -> tuple[bytes, IntArray] | None:
     """Code a segment of grid indices.
 
@@ -38,8 +41,9 @@ def encode_recall(
         x: int32 [T, C], ``|x| < 2**30``.
         delta: odd step; every index may be wrong by ``(delta - 1) / 2``. One per channel, or one
             for all.
-        limit: most bytes that are wanted. With one, the codec gives up as soon as it is passed, or
-            as each eighth of the samples tells, from the second on, that it will be.
+        limit: most bytes that are wanted; the codec gives up as soon as it is passed.
+        pace: most bytes at each mark (see `edgeae.bitstream.pace`), the samples of one channel
+            after the other being counted; it gives up where it falls behind.
 
     Returns:
         The payload, and what the reader will see: int32 [T, C]; None where it gave up.
@@ -62,10 +66,15 @@ def encode_recall(
         return None
     if core is not None:
         payload: bytes | None = core.recall_encode(
-            rows, len(rows), np.array(steps, np.int32), recon, -1 if limit is None else limit
+            rows,
+            len(rows),
+            np.array(steps, np.int32),
+            recon,
+            -1 if limit is None else limit,
+            pace,
         )
     else:
-        payload = _encode(rows, steps, recon, limit)
+        payload = _encode(rows, steps, recon, limit, Paced(rows.size, pace))
     return None if payload is None else (payload, np.ascontiguousarray(recon.T))
 
 
@@ -93,30 +102,19 @@ def decode_recall(
 
 
 def _encode(
-    rows: IntArray, steps: tuple[int, ...], recon: IntArray, limit: int | None
+    rows: IntArray, steps: tuple[int, ...], recon: IntArray, limit: int | None, paced: Paced
 ) -> bytes | None:
     encoder = RangeEncoder()
-    eighth, done = rows.size // 8, 0
+    most = math.inf if limit is None else limit
     for c, (row, step) in enumerate(zip(rows.tolist(), steps, strict=True)):
         recall = Recall(encoder, len(row))
         for t, value in enumerate(row):
             size = (abs(value) + step // 2) // step
             recon[c, t] = step * recall.code(size if value >= 0 else -size)
-            if limit is not None and _is_hopeless(encoder.n_bytes, limit, done, eighth):
+            if not paced.count(encoder.n_bytes) or encoder.n_bytes > most:
                 return None
-            done += 1
     payload = encoder.finish()
     return payload if limit is None or len(payload) <= limit else None
-
-
-def _is_hopeless(n_bytes: int, limit: int, done: int, eighth: int) -> bool:
-    """Whether the limit is passed, or will be, as the eighths of the samples tell from two on."""
-    if n_bytes > limit:
-        return True
-    for k in range(2, 8):
-        if done == k * eighth > 0:
-            return 200 * n_bytes > (25 * k + _SLACK) * limit + 200 * _LEARNING_BYTES
-    return False
 
 
 def _decode(payload: bytes, steps: tuple[int, ...], recon: IntArray) -> None:

@@ -335,30 +335,47 @@ static int parse_prior(prior_call *p, PyObject *options, PyObject *delta, PyObje
     return 1;
 }
 
+static int is_pace(const Py_buffer *b, const char *name)
+{
+    return b->buf == NULL || has_items(b, sizeof(int64_t), EAE_MARKS, name);
+}
+
+static int start_pace(eae_paced *paced, const Py_buffer *pace, const Py_buffer *marks)
+{
+    paced->pace = pace->buf;
+    paced->marks = marks->buf;
+    return is_pace(pace, "pace") && is_pace(marks, "marks");
+}
+
 /* prior_encode(options, delta i32[channels], x i32[groups * steps * channels], code like x | None, groups, steps,
- * recon like x, out, limit = -1) -> bytes, or None where a sample is out of range, or the bytes would be
- * more than limit, if that is not negative */
+ * recon like x, out, limit = -1, pace i64[9] = None, marks i64[9] out = None) -> bytes, or None where a
+ * sample is out of range, the bytes would be more than limit, if that is not negative, or fall behind
+ * the pace */
 static PyObject *py_prior_encode(PyObject *self, PyObject *args)
 {
     prior_call *p;
-    PyObject *options, *delta, *code, *result = NULL;
-    Py_buffer x, recon;
+    PyObject *options, *delta, *code, *noted = Py_None, *result = NULL;
+    Py_buffer x, recon, pace = {0}, marks = {0};
     Py_ssize_t groups, steps, limit = -1;
+    eae_paced paced;
     (void)self;
     if (!PyArg_ParseTuple(
-            args, "O!Oy*Onnw*|n", &PyTuple_Type, &options, &delta, &x, &code, &groups, &steps,
-            &recon, &limit))
+            args, "O!Oy*Onnw*|nz*O", &PyTuple_Type, &options, &delta, &x, &code, &groups, &steps,
+            &recon, &limit, &pace, &noted))
         return NULL;
     p = PyMem_RawCalloc(1, sizeof *p);
     if (p == NULL) {
         PyErr_NoMemory();
         goto done;
     }
+    if (noted != Py_None && PyObject_GetBuffer(noted, &marks, PyBUF_WRITABLE) < 0)
+        goto done;
     p->groups = groups;
     p->steps = steps;
     if (parse_prior(p, options, delta, code) &&
         has_items(&x, sizeof(int32_t), (Py_ssize_t)p->n_items, "x") &&
-        has_items(&recon, sizeof(int32_t), (Py_ssize_t)p->n_items, "recon")) {
+        has_items(&recon, sizeof(int32_t), (Py_ssize_t)p->n_items, "recon") &&
+        start_pace(&paced, &pace, &marks)) {
         eae_net *net = p->arena != NULL ? &p->net : NULL;
         size_t head = 5 * (size_t)p->prior.n_channels + 16;
         size_t cap = head + 3 * p->n_items, len = EAE_OVERFLOW;
@@ -378,11 +395,12 @@ static PyObject *py_prior_encode(PyObject *self, PyObject *args)
             Py_BEGIN_ALLOW_THREADS
             len = eae_prior_encode(
                 &p->prior, net, &p->adapter, p->family, p->delta.buf, x.buf, p->code.buf,
-                (size_t)p->groups, (size_t)p->steps, recon.buf, out, cap);
+                (size_t)p->groups, (size_t)p->steps, recon.buf, out, cap, &paced);
             Py_END_ALLOW_THREADS
             cap = head + 16 * p->n_items; /* no sample takes more */
         }
-        if (len == EAE_UNCODABLE || len == EAE_OVERFLOW || (limit >= 0 && len > (size_t)limit)) {
+        if (len == EAE_UNCODABLE || len == EAE_OVERFLOW || len == EAE_BEHIND ||
+            (limit >= 0 && len > (size_t)limit)) {
             PyMem_RawFree(out);
             Py_INCREF(Py_None);
             result = Py_None;
@@ -396,6 +414,8 @@ done:
     PyMem_RawFree(p);
     PyBuffer_Release(&x);
     PyBuffer_Release(&recon);
+    PyBuffer_Release(&pace);
+    PyBuffer_Release(&marks);
     return result;
 }
 
@@ -1007,19 +1027,20 @@ static void *recall_room(Py_ssize_t n, int channels)
 }
 
 /* recall_encode(x i32[channels * steps], channels, delta i32[channels], recon i32[channels * steps]
- * out, limit) -> bytes, or None where they would be more than limit, if that is not negative */
+ * out, limit, pace i64[9] or None) -> bytes, or None where they would be more than limit, if that is not
+ * negative, or fall behind the pace */
 static PyObject *py_recall_encode(PyObject *self, PyObject *args)
 {
-    Py_buffer x, delta, recon;
+    Py_buffer x, delta, recon, pace = {0};
     int channels;
     Py_ssize_t n, limit;
     PyObject *result = NULL;
     (void)self;
-    if (!PyArg_ParseTuple(args, "y*iy*w*n", &x, &channels, &delta, &recon, &limit))
+    if (!PyArg_ParseTuple(args, "y*iy*w*nz*", &x, &channels, &delta, &recon, &limit, &pace))
         return NULL;
     n = n_items(&x, sizeof(int32_t), "x");
     if (n >= 0 && check_raster(&delta, channels, 0, 0) && (n % channels == 0 || out_of_range()) &&
-        has_items(&recon, sizeof(int32_t), n, "recon")) {
+        has_items(&recon, sizeof(int32_t), n, "recon") && is_pace(&pace, "pace")) {
         const size_t cap = 100 * (size_t)n + 8; /* 66 bits a sample, which may cost 12 each */
         const size_t most = limit < 0 || (size_t)limit > cap ? cap : (size_t)limit;
         uint8_t *out = PyMem_RawMalloc(most + 4); /* the end takes up to 4 bytes for a while */
@@ -1031,12 +1052,12 @@ static PyObject *py_recall_encode(PyObject *self, PyObject *args)
             Py_BEGIN_ALLOW_THREADS
             len = eae_recall_encode(
                 x.buf, recon.buf, (size_t)n / (size_t)channels, channels, delta.buf, room, out,
-                most, limit >= 0);
+                most, pace.buf);
             Py_END_ALLOW_THREADS
             if (len != EAE_OVERFLOW) {
                 result = take_bytes(out, len);
                 out = NULL;
-            } else if (limit >= 0) {
+            } else if (limit >= 0 || pace.buf != NULL) {
                 Py_INCREF(Py_None);
                 result = Py_None;
             } else {
@@ -1049,6 +1070,7 @@ static PyObject *py_recall_encode(PyObject *self, PyObject *args)
     PyBuffer_Release(&x);
     PyBuffer_Release(&delta);
     PyBuffer_Release(&recon);
+    PyBuffer_Release(&pace);
     return result;
 }
 

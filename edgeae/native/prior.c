@@ -196,7 +196,7 @@ static void init_walk(walk *w, const eae_prior *prior, eae_net *net, eae_adapter
 size_t eae_prior_encode(
     const eae_prior *prior, eae_net *net, eae_adapter *adapter, const eae_family *family,
     const int32_t *delta, const int32_t *x, const int32_t *code, size_t groups, size_t steps, int32_t *recon,
-    uint8_t *out, size_t cap)
+    uint8_t *out, size_t cap, eae_paced *paced)
 {
     size_t n = (size_t)prior->n_channels, g, t, c, head = 0, len;
     walk w;
@@ -218,6 +218,7 @@ size_t eae_prior_encode(
         }
     }
     eae_enc_init(&e, out + head, cap - head);
+    eae_pace_start(paced, groups * steps);
     for (g = 0; g < groups && steps > 0; g++) {
         const int32_t *before = NULL;
         start_group(&w);
@@ -240,6 +241,8 @@ size_t eae_prior_encode(
             }
             if (e.pos > e.cap)
                 return EAE_OVERFLOW;
+            if (!eae_pace_count(paced, e.pos))
+                return EAE_BEHIND;
             learn(&w, recon, before, code != NULL ? code + t * n : NULL);
             before = recon;
             recon += n;

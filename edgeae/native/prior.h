@@ -12,6 +12,7 @@
 #include "causal.h"
 #include "cdf.h"
 #include "mixture.h"
+#include "pace.h"
 
 #define EAE_LARGEST_INDEX ((1 << 30) - 1)
 #define EAE_MAX_LOOKAHEAD 4096
@@ -40,13 +41,15 @@ int eae_prior_fits(const eae_prior *prior, const eae_net *net, int has_code);
 
 /* Codes x [groups][steps][channels] into out, with a family and a delta per channel; the net, and
  * the adapter of an adaptive prior (else NULL), start afresh for each group. code has x's shape or is NULL. recon (x's shape) gets what the decoder
- * will see. Returns the payload's length, EAE_OVERFLOW where cap is too small, or EAE_UNCODABLE
- * where a sample leaves +-EAE_LARGEST_INDEX. */
+ * will see. `paced` counts the time steps. Returns the payload's length, EAE_OVERFLOW where cap is
+ * too small, EAE_BEHIND where the pace was not kept, or EAE_UNCODABLE where a sample leaves
+ * +-EAE_LARGEST_INDEX. */
 #define EAE_UNCODABLE ((size_t)-2)
+#define EAE_BEHIND ((size_t)-3)
 size_t eae_prior_encode(
     const eae_prior *prior, eae_net *net, eae_adapter *adapter, const eae_family *family,
     const int32_t *delta, const int32_t *x, const int32_t *code, size_t groups, size_t steps, int32_t *recon,
-    uint8_t *out, size_t cap);
+    uint8_t *out, size_t cap, eae_paced *paced);
 
 /* Decodes into recon; returns 1, or 0 where the payload is damaged. */
 int eae_prior_decode(

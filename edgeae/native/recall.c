@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "pace.h"
 #include "range_coder.h"
 #include "shapes.h"
 
@@ -28,8 +29,6 @@
 #define PLACES_BITS 20
 #define LONGEST 32
 #define NEW_SLOT 32768u
-#define SLACK 12 /* in 200 */
-#define LEARNING_BYTES 50
 
 typedef struct {
     int32_t weight[INPUTS];
@@ -45,7 +44,8 @@ typedef struct {
     uint32_t slot_mask;
     int places_bits;
     uint32_t *slots, *places;
-    size_t done, eighth, limit; /* samples, of all, and most bytes, SIZE_MAX where no one minds */
+    size_t limit; /* most bytes */
+    eae_paced paced;
     eae_encoder *encoder; /* or else */
     eae_decoder *decoder;
 } recall;
@@ -257,16 +257,6 @@ static int32_t code_first(recall *m, int32_t q)
     return z & 1 ? -1 - (int32_t)(z >> 1) : (int32_t)(z >> 1);
 }
 
-/* Whether the limit is passed, or will be, as the eighths of the samples tell from two on. */
-static int is_hopeless(recall *m)
-{
-    const size_t pos = m->encoder->pos, k = m->eighth > 0 ? m->done / m->eighth : 0;
-    if (pos > m->limit)
-        return 1;
-    return m->done++ == k * m->eighth && k >= 2 && k <= 7 &&
-           200 * (uint64_t)pos > (25 * k + SLACK) * (uint64_t)m->limit + 200 * LEARNING_BYTES;
-}
-
 /* Returns 0 where it gave up or the bytes are damaged. */
 static int code_channel(recall *m, const int32_t *x, int32_t *q, size_t steps, int32_t delta)
 {
@@ -326,7 +316,8 @@ static int code_channel(recall *m, const int32_t *x, int32_t *q, size_t steps, i
             }
             *place = (uint32_t)(t + 1);
         }
-        if (m->encoder != NULL && m->limit != SIZE_MAX && is_hopeless(m))
+        if (m->encoder != NULL &&
+            (!eae_pace_count(&m->paced, m->encoder->pos) || m->encoder->pos > m->limit))
             return 0;
     }
     for (t = 0; t < steps; t++)
@@ -336,7 +327,7 @@ static int code_channel(recall *m, const int32_t *x, int32_t *q, size_t steps, i
 
 size_t eae_recall_encode(
     const int32_t *x, int32_t *recon, size_t steps, int channels, const int32_t *delta, void *room,
-    uint8_t *out, size_t cap, int hurry)
+    uint8_t *out, size_t cap, const int64_t *pace)
 {
     recall *m = begin(room, steps);
     eae_encoder e;
@@ -345,9 +336,10 @@ size_t eae_recall_encode(
     eae_enc_init(&e, out, cap + 4);
     m->encoder = &e;
     m->decoder = NULL;
-    m->done = 0;
-    m->eighth = n / 8;
-    m->limit = hurry ? cap : SIZE_MAX;
+    m->limit = cap;
+    m->paced.pace = pace;
+    m->paced.marks = NULL;
+    eae_pace_start(&m->paced, n);
     for (c = 0; c < channels; c++) {
         const size_t before = (size_t)c * steps;
         if (!code_channel(m, x + before, recon + before, steps, delta[c]))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeae.bitstream.pace import Marks
 from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import CorruptError
 from edgeae.runtime import sample_prior
@@ -31,13 +32,16 @@ def encode_samples(
     delta: int | Sequence[int] = 1,
     code: Sequence[IntArray] | None = None,
     limits: Sequence[int | None] | None = None,
+    paces: Sequence[Marks | None] | None = None,
+    marks: Marks | None = None,
 ) -> list[tuple[bytes, IntArray] | None]:
     """Code frames of grid indices: see `edgeae.runtime.sample_prior.encode_samples`.
 
     A pixel prior takes frames of its own levels, with one step for all channels; others give None.
+    It knows no pace, and notes no marks.
     """
     if isinstance(prior, SamplePrior):
-        return sample_prior.encode_samples(prior, x, delta, code, limits)
+        return sample_prior.encode_samples(prior, x, delta, code, limits, paces, marks)
     steps = set(channel_steps(delta, prior.n_channels))
     if len(steps) > 1:
         return [None] * len(x)

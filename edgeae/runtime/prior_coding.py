@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import edgeae.native as native
+from edgeae.bitstream.pace import Marks
 from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import CorruptError, SignalError
 from edgeae.runtime.prior_lockstep import decode_lockstep, encode_lockstep
@@ -30,6 +31,8 @@ def encode_frames(
     cond: Sequence[int] = (),
     code: Sequence[IntArray] | None = None,
     limits: Sequence[int | None] | None = None,
+    paces: Sequence[Marks | None] | None = None,
+    marks: Marks | None = None,
 ) -> list[tuple[bytes, IntArray] | None]:
     """Code frames.
 
@@ -40,10 +43,12 @@ def encode_frames(
         cond: the constant features, 0 to 127.
         code: int32 like ``x``, where the prior reads a code.
         limits: per frame the most bytes of its payload, or None: the C kernel gives up beyond.
+        paces: per frame the most bytes at each mark, its steps being counted, or None: likewise.
+        marks: int64 [frames, 9], gets the bytes at each mark of the frames that were coded.
 
     Returns:
         Per frame its payload and what the decoder will see; None where an index lies, or
-        would be decoded, outside ±`LARGEST_INDEX`, and beyond the limit.
+        would be decoded, outside ±`LARGEST_INDEX`, beyond the limit and behind the pace.
     """
     for f in x:
         _check_frame(rules, f, f.shape[:2])
@@ -51,20 +56,24 @@ def encode_frames(
     steps = channel_steps(delta, rules.n_channels)
     _check_cond(rules, cond)
     most = [None] * len(x) if limits is None else limits
+    pace = [None] * len(x) if paces is None else paces
     core = native.core
     if core is None:
-        coded = encode_lockstep(rules, x, steps, cond, codes)
+        coded = encode_lockstep(rules, x, steps, cond, codes, pace, marks)
         return [
             None if found is None or (limit is not None and len(found[0]) > limit) else found
             for found, limit in zip(coded, most, strict=True)
         ]
     result: list[tuple[bytes, IntArray] | None] = []
     options, deltas = _options(rules, cond, steps), np.array(steps, np.int32)
-    for f, u, limit in zip(x, codes, most, strict=True):
+    for i, (f, u, limit) in enumerate(zip(x, codes, most, strict=True)):
         recon = np.empty(f.shape, np.int32)
         frame = np.ascontiguousarray(f)
         bound = -1 if limit is None else limit
-        payload = core.prior_encode(options, deltas, frame, u, *f.shape[:2], recon, bound)
+        noted = None if marks is None else marks[i]
+        payload = core.prior_encode(
+            options, deltas, frame, u, *f.shape[:2], recon, bound, pace[i], noted
+        )
         result.append(None if payload is None else (payload, recon))
     return result
 

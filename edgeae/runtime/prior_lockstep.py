@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -9,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeae.bitstream.cdf import SCALE16, CdfFamily
+from edgeae.bitstream.pace import Marks, Paced
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.errors import CorruptError
 from edgeae.runtime.adaptive import Filters
@@ -32,11 +34,33 @@ def encode_lockstep(
     delta: Sequence[int],
     cond: Sequence[int],
     code: Sequence[IntArray | None],
+    paces: Sequence[Marks | None],
+    marks: Marks | None,
 ) -> list[tuple[bytes, IntArray] | None]:
     """Code frames; see `edgeae.runtime.prior_coding.encode_frames`."""
     families = _families(rules, delta)
+    paced = [Paced(math.prod(f.shape[:2]), pace) for f, pace in zip(x, paces, strict=True)]
     if all(step == 1 for step in delta) and rules.adaptive is None:
-        return [_encode_known(rules, families, f, cond, u) for f, u in zip(x, code, strict=True)]
+        coded = [
+            _encode_known(rules, families, f, cond, u, own)
+            for f, u, own in zip(x, code, paced, strict=True)
+        ]
+    else:
+        coded = _encode_lockstep(rules, families, x, delta, cond, code, paced)
+    if marks is not None:
+        marks[:] = [own.marks for own in paced]
+    return coded
+
+
+def _encode_lockstep(
+    rules: PriorRules,
+    families: Sequence[CdfFamily],
+    x: Sequence[IntArray],
+    delta: Sequence[int],
+    cond: Sequence[int],
+    code: Sequence[IntArray | None],
+    paced: Sequence[Paced],
+) -> list[tuple[bytes, IntArray] | None]:
     firsts: list[LongArray] = [rules.firsts(f, delta) for f in x]
     encoders = [RangeEncoder() for _ in x]
     recons = [np.zeros(f.shape, np.int32) for f in x]
@@ -58,6 +82,9 @@ def encode_lockstep(
                     place.encode(encoders[i], symbol)
                 walk.take(c, r)
             walk.learn(t)
+            for i in items[: len(walk.now)]:
+                if not paced[i].count(encoders[i].n_bytes):
+                    lost.add(i)
     return [
         None if i in lost else (rules.pack_firsts(firsts[i], delta) + encoder.finish(), recons[i])
         for i, encoder in enumerate(encoders)
@@ -70,6 +97,7 @@ def _encode_known(
     x: IntArray,
     cond: Sequence[int],
     code: IntArray | None,
+    paced: Paced,
 ) -> tuple[bytes, IntArray] | None:
     """Code a frame whose decoded samples are known: the net runs over all steps at once."""
     if x.size and max(int(x.max()), -int(x.min())) > LARGEST_INDEX:
@@ -94,6 +122,8 @@ def _encode_known(
         for row in zip(ls.tolist(), frac16.tolist(), (frame - centre).tolist(), strict=True):
             for family, *symbol in zip(families, *row, strict=True):
                 family.encode(encoder, *symbol)
+            if not paced.count(encoder.n_bytes):
+                return None
         anchor = frame[0]
     return rules.pack_firsts(firsts, ones) + encoder.finish(), x.copy()
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeae.bitstream.cdf import MAX_SHIFT
+from edgeae.bitstream.pace import Marks
 from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import ModelError
 from edgeae.runtime.adaptive import AdaptiveRules
@@ -174,6 +175,8 @@ def encode_samples(
     delta: int | Sequence[int] = 1,
     code: Sequence[IntArray] | None = None,
     limits: Sequence[int | None] | None = None,
+    paces: Sequence[Marks | None] | None = None,
+    marks: Marks | None = None,
 ) -> list[tuple[bytes, IntArray] | None]:
     """Code frames of grid indices.
 
@@ -184,12 +187,15 @@ def encode_samples(
         delta: quantizer step, odd: one per channel, or one for all.
         code: the synthesis net's output, int32 like ``x``, where the prior reads one.
         limits: per frame the most bytes that its payload may take, or None for any.
+        paces: per frame the most bytes at each mark (see `edgeae.bitstream.pace`), G * T steps
+            being counted, or None for any.
+        marks: int64 [frames, 9], gets the bytes at each mark of the frames that were coded.
 
     Returns:
         Per frame its payload and the decoded indices, int32 [G, T, C]; None where an index lies
-        outside ±(2^30 - 1), or the payload passes its limit.
+        outside ±(2^30 - 1), the payload passes its limit, or falls behind the pace.
     """
-    return encode_frames(prior.rules, x, delta, prior.cond(delta), code, limits)
+    return encode_frames(prior.rules, x, delta, prior.cond(delta), code, limits, paces, marks)
 
 
 def decode_samples(

@@ -28,6 +28,7 @@ from edgeae.bitstream.classical import encode_classical, encode_classical_within
 from edgeae.bitstream.crc import crc16, sample_check
 from edgeae.bitstream.frame import Frame, Mode
 from edgeae.bitstream.header import Promise
+from edgeae.bitstream.pace import N_MARKS, Marks, even_pace, spread
 from edgeae.bitstream.plain import (
     decode_constant,
     encode_coarse_constant,
@@ -49,7 +50,7 @@ from edgeae.signal.ulps import ulps_beside
 from edgeae.tasks.checks import all_differ, bridged, looks_easy, may_recur, samples_within
 from edgeae.tasks.fine import FineCode, fine_delta
 from edgeae.tasks.frame_decoder import FrameDecoder
-from edgeae.tasks.heats import beginning, winners
+from edgeae.tasks.heats import beginning, close_behind, to_overtake, winners
 from edgeae.tasks.search import search_symbols, worth_of_a_bit
 from edgeae.tasks.setup import Indices, Samples
 
@@ -58,6 +59,7 @@ __all__ = ["FrameCodec", "frames_at_once", "lossy_delta", "lossy_rmse"]
 _BATCH_FRAMES = 64
 _BATCH_SAMPLES = 1 << 16 if core is not None else 1 << 20  # numpy's loops want company
 _MAX_ULPS = 64
+_LEAST_RECALLED = 2048  # time steps, where a sample prior leads
 _FEW = 400  # of so many samples, one beside the grid is an exception
 
 
@@ -81,6 +83,7 @@ class _Candidate:
     """A coded block. recon: what a decoder will get; check: overrides recon's.
 
     missed: flat mask of the samples for which the promise would be broken, once it is known.
+    marks: how its bytes grew, where a sample prior coded it; see `edgeae.bitstream.pace`.
     """
 
     mode: Mode
@@ -89,6 +92,7 @@ class _Candidate:
     variant: int = 0
     check: int | None = None
     missed: NDArray[np.bool_] | None = None
+    marks: Marks | None = None
 
 
 class _Way(NamedTuple):
@@ -235,8 +239,15 @@ class FrameCodec(FrameDecoder):
         for block, candidates, limit in zip(blocks, found, limits, strict=True):
             rows = block.x.reshape(-1, self.header.channels)
             most = block.samples.nbytes if limit is None else limit
+            pace = even_pace(most)
+            leader = _leader(candidates)
+            if limit is not None and leader is not None and leader.marks is not None:
+                if len(rows) < _LEAST_RECALLED:
+                    continue
+                if rows.shape[1] == 1:
+                    pace = to_overtake(leader.marks)
             if may_recur(rows, deltas, most):
-                coded = encode_recall(rows, self.header.deltas, most)
+                coded = encode_recall(rows, self.header.deltas, most, pace)
                 if coded is not None:
                     payload, recon = coded
                     recon = recon.reshape(block.x.shape)
@@ -273,29 +284,47 @@ class FrameCodec(FrameDecoder):
             for way in dict.fromkeys(way for _, way in chosen):
                 which = [i for i, other in chosen if other == way]
                 limits = self._limits([blocks[i] for i in which], [found[i] for i in which], every)
+                paces = [
+                    None if limit is None else _pace(found[i])
+                    for i, limit in zip(which, limits, strict=True)
+                ]
                 if way.with_code:
                     limits = [
                         None if limit is None else max(limit - len(heads[i]), 0)
                         for i, limit in zip(which, limits, strict=True)
                     ]
-                results = self._by_prior(way, [(x[i], codes[i]) for i in which], limits)
-                for i, result in zip(which, results, strict=True):
+                    paces = [
+                        None if pace is None else pace - spread(len(heads[i]))
+                        for i, pace in zip(which, paces, strict=True)
+                    ]
+                marks = np.zeros((len(which), N_MARKS), np.int64)
+                pairs = [(x[i], codes[i]) for i in which]
+                results = self._by_prior(way, pairs, limits, paces, marks)
+                for i, result, own in zip(which, results, marks, strict=True):
                     if result is not None:
+                        head = heads[i] if way.with_code else b""
                         candidate = _Candidate(
                             mode=Mode.NEURAL_RESIDUAL if way.with_code else Mode.NEURAL_PAST,
-                            payload=heads[i] + result[0] if way.with_code else result[0],
+                            payload=head + result[0],
                             recon=result[1],
                             variant=way.variant,
+                            marks=own + spread(len(head)) if own.any() else None,
                         )
                         found[i].append(candidate)
 
     def _by_prior(
-        self, way: _Way, pairs: list[tuple[Indices, Indices]], limits: list[int | None]
+        self,
+        way: _Way,
+        pairs: list[tuple[Indices, Indices]],
+        limits: list[int | None] | None = None,
+        paces: list[Marks | None] | None = None,
+        marks: Marks | None = None,
     ) -> list[tuple[bytes, Indices] | None]:
-        """Code frames and their window codes' samples one way, each within its limit."""
+        """Code frames and their window codes' samples one way, within their limits and paces."""
         prior = (self.code_priors if way.with_code else self.priors)[way.variant]
         codes = [code for _, code in pairs] if way.with_code else None
-        return encode_samples(prior, [x for x, _ in pairs], self.header.deltas, codes, limits)
+        x = [x for x, _ in pairs]
+        return encode_samples(prior, x, self.header.deltas, codes, limits, paces, marks)
 
     def _likeliest(
         self,
@@ -313,7 +342,7 @@ class FrameCodec(FrameDecoder):
         sizes: dict[tuple[int, _Way], int | None] = {}
         for way in dict.fromkeys(way for i in starts for way in orders[i]):
             which = [i for i in starts if way in orders[i]]
-            results = self._by_prior(way, [starts[i] for i in which], [None] * len(which))
+            results = self._by_prior(way, [starts[i] for i in which])
             for i, result in zip(which, results, strict=True):
                 head = len(heads[i]) * starts[i][0].size // x[i].size if way.with_code else 0
                 sizes[i, way] = None if result is None else len(result[0]) + head
@@ -338,7 +367,8 @@ class FrameCodec(FrameDecoder):
         """
         if not candidates:
             return None
-        best = min(candidates, key=lambda candidate: len(candidate.payload))
+        best = _leader(candidates)
+        assert best is not None
         return len(best.payload) if np.array_equal(self._missed(block, best), ~block.held) else None
 
     def _code_lossy(self, blocks: list[_Block], step: int) -> list[list[_Candidate]]:
@@ -524,6 +554,16 @@ class FrameCodec(FrameDecoder):
             return np.zeros(flat.shape, bool)
         values = self.values_of(flat)
         return ~samples_within(block.samples, values, self.header.max_error or 0.0)
+
+
+def _leader(candidates: list[_Candidate]) -> _Candidate | None:
+    return min(candidates, key=lambda candidate: len(candidate.payload), default=None)
+
+
+def _pace(candidates: list[_Candidate]) -> Marks | None:
+    """What a sample prior has to keep to beside the one that leads, if one does."""
+    leader = _leader(candidates)
+    return None if leader is None or leader.marks is None else close_behind(leader.marks)
 
 
 def _mean_square(x: NDArray[np.float64]) -> float:
