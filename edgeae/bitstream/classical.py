@@ -78,6 +78,7 @@ def encode_classical_within(
         done: list[IntArray] = []
         for channel, step in enumerate(steps):
             params, alone = _encode_channel(rows[channel, None], done, (step,), raster, None)
+            assert params is not None
             assert alone is not None
             chosen.append(params)
             done.append(alone[1][0])
@@ -91,17 +92,16 @@ def _encode_channel(
     step: tuple[int, ...],
     raster: Raster,
     limit: int | None,
-) -> tuple[ChannelParams, tuple[bytes, IntArray] | None]:
+) -> tuple[ChannelParams | None, tuple[bytes, IntArray] | None]:
     """Choose parameters for one channel [1, T] and code it alone, if within the limit."""
     best, coded = None, None
-    for params in choose_params(row[0], done, step[0], raster):
+    for params in choose_params(row[0], done, step[0], raster, limit):
         near = done[params.reference] if params.reference >= 0 else None
         found = encode_rows(row, step, raster, (params,), near=near, limit=limit)
         if found is not None:
             best, coded = params, found
             limit = len(found[0]) - 1
         best = best or params
-    assert best is not None
     return best, coded
 
 

@@ -37,7 +37,11 @@ _LAG_TRUST = 1.15
 
 
 def choose_params(
-    x: IntArray, references: Sequence[IntArray], delta: int, raster: Raster
+    x: IntArray,
+    references: Sequence[IntArray],
+    delta: int,
+    raster: Raster,
+    limit: int | None = None,
 ) -> list[ChannelParams]:
     """Choose parameters for one channel: those that are worth coding it with, likeliest first.
 
@@ -46,9 +50,15 @@ def choose_params(
         references: reconstructions [T] of the channels before it.
         delta: odd step of the residual.
         raster: the pictures' size.
+        limit: most bytes that are wanted.
+
+    Returns:
+        The choices; none where all are known to take far more than the limit.
     """
-    search = searched(x, references, delta, raster)
-    found = [search.tuned(params) for params in search.finalists()]
+    search = searched(x, references, delta, raster, limit)
+    found = []
+    if search.share < 1 or not search.is_far:
+        found = [search.tuned(params) for params in search.finalists()]
     if len(x) < SHORT:
         return found
     least = search.costs[search.ranked()[0]] / 16

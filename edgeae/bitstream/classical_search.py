@@ -35,6 +35,8 @@ _N_ROUNDS = 3
 _N_FINALISTS = 2
 _FINAL_CLOSE = 4  # within 1/16
 _CLOSE = 4
+_FAR = 1.15
+_FAR_BYTES = 16
 _STRETCH = 2048
 _N_STRETCHES = 4
 SHORT = 64
@@ -87,9 +89,20 @@ def _dot(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
     return float(np.einsum("t,t->", a, b))  # in this thread, unlike @
 
 
-def searched(x: IntArray, references: Sequence[IntArray], delta: int, raster: Raster) -> Search:
-    """Base predictors and filters for one channel, with and without a reference."""
+def searched(
+    x: IntArray,
+    references: Sequence[IntArray],
+    delta: int,
+    raster: Raster,
+    limit: int | None = None,
+) -> Search:
+    """Base predictors and filters for one channel, with and without a reference.
+
+    Where all of them take far more than ``limit`` bytes, the filters beside the best are not looked
+    at, which differ by a few per cent.
+    """
     search = Search(x, references, delta, raster)
+    search.far = math.inf if limit is None else (limit + _FAR_BYTES) * 8 * _FAR * search.share
     search.climb(ChannelParams(base=0))
     if len(x) >= SHORT:
         likely = likely_reference(x, references)
@@ -114,6 +127,13 @@ class Search:
         self.x, self.references, self.delta, self.raster = x, references, delta, raster
         self.parts = _stretches(len(x), raster)
         self.costs: dict[ChannelParams, int] = {}
+        self.share = sum(part.stop - part.start for part in self.parts) / len(x)
+        self.far = math.inf
+
+    @property
+    def is_far(self) -> bool:
+        """Whether all choices so far take far more than what is wanted."""
+        return min(self.costs.values()) > 16 * self.far
 
     def ranked(self) -> list[ChannelParams]:
         """All choices, the cheapest first."""
@@ -210,6 +230,8 @@ class Search:
         self.ask(choices)
         best = min(choices, key=self.costs.__getitem__)
         for _ in range(_N_ROUNDS if most == math.inf else 0):
+            if self.is_far:
+                break
             last = best
             choices = _neighbours(best)
             self.ask(choices)
