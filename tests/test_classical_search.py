@@ -144,6 +144,18 @@ def test_a_limit_changes_no_byte(channels: int, pure: bool) -> None:
     in_python(check) if pure else check()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_within_a_limit_is_found(kind: str) -> None:
+    """The search stops early where nothing comes near the limit, not where something does."""
+    x = signal(kind, 1500)
+    for delta in (1, 9):
+        size = len(encode_classical(x, delta)[0])
+        for limit in (size, size + size // 16 + 1):
+            found = encode_classical_within(x, delta, limit)
+            assert found is not None
+            assert len(found[0]) == size
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return series_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
