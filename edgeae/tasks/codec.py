@@ -138,7 +138,6 @@ class FrameCodec(FrameDecoder):
     """
 
     effort = 0  # of an encoder: rounds of `search_symbols` that each image is worth
-    _priors_first = True  # what won lately is coded first: for speed, it changes no byte
 
     def encode(self, blocks: Sequence[Samples], step: int | None = None) -> list[Frame]:
         """Code one frame per block, each independent of the others.
@@ -218,15 +217,8 @@ class FrameCodec(FrameDecoder):
         Whatever cannot become the smallest frame is given up, unless ``every`` code is asked for.
         """
         found: list[list[_Candidate]] = [[] for _ in blocks]
-        adders = [self._add_priors, self._add_classical]
-        for add in adders if self._priors_first else reversed(adders):
-            add(blocks, found, every)
-        n_classical = sum(
-            candidates[0].mode is Mode.CLASSICAL
-            and all(len(candidates[0].payload) <= len(c.payload) for c in candidates)
-            for candidates in found
-        )
-        self._priors_first = 2 * n_classical <= len(blocks)
+        self._add_priors(blocks, found, every)
+        self._add_classical(blocks, found, every)
         self._add_recall(blocks, found)
         return found
 
