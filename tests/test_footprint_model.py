@@ -57,14 +57,18 @@ def test_priors_cost_what_the_manifest_says(ecg):
     model = bundle_footprint(ecg)
     cost = ecg.manifest.raw["cost"]
     found = {part.name: part for part in model.parts}
-    for part, key in (
-        ("analysis net", "encoder"),
-        ("synthesis net", "decoder"),
-        ("latent prior", "prior"),
-        ("sample prior 0", "sample_prior_0"),
-    ):
-        macs = sum(layer.macs for layer in found[part].layers if not adapts(layer.name))
+    for part, key in (("analysis net", "encoder"), ("synthesis net", "decoder")):
+        macs = sum(layer.macs for layer in found[part].layers)
         assert round(macs / model.window_samples, 1) == cost[f"{key}_macs_per_sample"]
+    for part, key in (("latent prior", "prior"), ("sample prior 0", "sample_prior_0")):
+        layers = [layer for layer in found[part].layers if not adapts(layer.name)]
+        biases = {layer.name: layer.output_shape[1] for layer in layers if layer.name != "skip"}
+        every = sum(
+            layer.output_shape[0] * (layer.n_parameters - biases.get(layer.name, 0))
+            for layer in layers
+        )
+        assert round(every / model.window_samples, 1) == cost[f"{key}_macs_per_sample"]
+        assert sum(layer.macs for layer in layers) < every  # the constant feature costs nothing
     assert found["sample prior 0"].symbols == 1024
     assert found["latent prior"].symbols == 32 * 8
 
@@ -82,10 +86,16 @@ def test_a_prior_is_counted_to_the_byte(ecg):
     assert part.weight_bytes == expected
     rows = [max(net.layers[0].offsets[-1], net.skip_offsets[-1])]
     rows += [layer.offsets[-1] for layer in (*net.layers[1:], net.head)]
-    widths = [net.n_inputs, *(layer.n_out for layer in net.layers)]
+    (moving,) = np.flatnonzero(net.past)  # the other feature, the quantizer's step, is constant
+    widths = [1, *(layer.n_out for layer in net.layers)]
     ring = sum(2 * (r + 1) * w for r, w in zip(rows, widths, strict=True))
-    assert part.state_bytes == ring + 2272 + 40 + 4
-    assert part.macs == 1024 * (skip.size + sum(x.weight.size for x in (*net.layers, net.head)))
+    sums = 4 * (net.layers[0].n_out + net.n_outputs)
+    assert part.state_bytes == ring + sums + 2272 + 40 + 4
+    first = net.layers[0].weight[:, net.layers[0].offsets.index(1) :, moving]
+    assert net.skip_offsets[0] == 1
+    work = first.size + skip[:, :, moving].size
+    work += sum(x.weight.size for x in (*net.layers[1:], net.head))
+    assert part.macs == 1024 * work
 
 
 def test_uses_add_up_their_parts(tmp_path):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from edgeae.footprint.graph import GraphFootprint, LayerFootprint, View, describe_graph
 from edgeae.runtime.adaptive import AdaptiveRules
@@ -120,7 +122,7 @@ def prior_part(name: str, rules: PriorRules | PixelRules | CellPrior, steps: int
             name=name, n_parameters=statics, layers=(), weight_bytes=4 * statics,
             table_bytes=tables, state_bytes=state, symbols=symbols,
         )  # fmt: skip
-    part = _causal_part(name, rules.net, steps, tables, state, symbols)
+    part = _causal_part(name, rules.net, steps, tables, state, symbols, rules.n_cond)
     return part if rules.adaptive is None else _adapting(part, rules.adaptive, rules, steps)
 
 
@@ -175,10 +177,20 @@ def _pixel_part(name: str, rules: PixelRules, steps: int) -> Part:
 
 
 def _causal_part(
-    name: str, net: CausalNet, steps: int, tables: int, state: int, symbols: int
+    name: str,
+    net: CausalNet,
+    steps: int,
+    tables: int,
+    state: int,
+    symbols: int,
+    n_constant: int = 0,
 ) -> Part:
-    """A causal net with the tables and the state of its coder."""
-    layers = _causal_layers(net, steps)
+    """A causal net with the tables and the state of its coder.
+
+    The last ``n_constant`` features are the same at every step: what they add to a sum is added up
+    once, while the first steps come in.
+    """
+    layers = _causal_layers(net, steps, n_constant)
     widest = max(layer.n_out for layer in (*net.layers, net.head))
     window = max(
         (*(layer.weight[0].size for layer in (*net.layers, net.head)), net.skip[0][0].size)
@@ -190,23 +202,36 @@ def _causal_part(
         weight_bytes=sum(layer.weight_bytes for layer in layers),
         table_bytes=tables,
         arena_bytes=_ROW_BYTES * int(window) + 2 * _SUM_BYTES * widest,
-        state_bytes=state + _ring_bytes(net),
+        state_bytes=state + _ring_bytes(net, n_constant),
         symbols=symbols,
     )
 
 
-def _causal_layers(net: CausalNet, steps: int) -> tuple[LayerFootprint, ...]:
+def _multiplied(
+    net: CausalNet,
+    weight: npt.NDArray[np.integer[Any]],
+    offsets: Sequence[int],
+    n_constant: int,
+) -> int:
+    """Weights [O, K, I] on the features that are multiplied at each step, as `causal.c` does it."""
+    n_inputs = net.n_inputs - n_constant
+    unseen = n_constant and len(offsets) > 1 and offsets[0] == 0 and net.past[:n_inputs].all()
+    return int(weight[:, int(unseen) :, :n_inputs].size)
+
+
+def _causal_layers(net: CausalNet, steps: int, n_constant: int = 0) -> tuple[LayerFootprint, ...]:
     found = []
     bits_in = net.feature_peak.bit_length() + 1
     for i, layer in enumerate((*net.layers, net.head)):
         name = "head" if i == len(net.layers) else f"layer{i}"
         n_weights = int(layer.weight.size)
+        work = _multiplied(net, layer.weight, layer.offsets, n_constant) if i == 0 else n_weights
         found.append(
             LayerFootprint(
                 name=name,
                 op="CausalConv",
                 output_shape=(steps, layer.n_out),
-                macs=n_weights * steps,
+                macs=work * steps,
                 n_parameters=n_weights + layer.n_out,
                 weight_bytes=_stored(layer.weight.dtype, n_weights, layer.n_out, layer.offsets, 5),
                 activation_bytes=layer.n_out * (_SUM_BYTES if layer.bits == 0 else _ROW_BYTES),
@@ -222,7 +247,7 @@ def _causal_layers(net: CausalNet, steps: int) -> tuple[LayerFootprint, ...]:
                 name="skip",
                 op="CausalConv",
                 output_shape=(steps, net.n_outputs),
-                macs=int(weight.size) * steps,
+                macs=_multiplied(net, weight, net.skip_offsets, n_constant) * steps,
                 n_parameters=int(weight.size),
                 weight_bytes=_stored(
                     weight.dtype, int(weight.size), net.n_outputs, net.skip_offsets, 1
@@ -246,13 +271,15 @@ def _stored(
     return n_weights * dtype.itemsize + n_out * per_output + 2 * len(offsets)
 
 
-def _ring_bytes(net: CausalNet) -> int:
-    """Rows that the layers reach back to, the present one included."""
+def _ring_bytes(net: CausalNet, n_constant: int = 0) -> int:
+    """Rows that the layers reach back to, the present one included, and what constants added."""
     layers = (*net.layers, net.head)
     total = 0
     for i, layer in enumerate(layers):
-        deepest = layer.offsets[-1]
-        if i == 0 and net.skip_offsets:
-            deepest = max(deepest, net.skip_offsets[-1])
-        total += (deepest + 1) * layer.n_in * _ROW_BYTES
+        deepest, width = layer.offsets[-1], layer.n_in
+        if i == 0:
+            deepest, width = max(deepest, *net.skip_offsets, 0), width - n_constant
+        total += (deepest + 1) * width * _ROW_BYTES
+    if n_constant:
+        total += _SUM_BYTES * (layers[0].n_out + net.n_outputs)
     return total

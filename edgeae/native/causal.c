@@ -168,22 +168,43 @@ static int all_within(const int32_t *v, int32_t n, int32_t lowest, int32_t highe
     return 1;
 }
 
-/* Reads offsets, shift, bias (unless skip) and weights; n_taps to n_out are set. */
-static void lay_layer(layout *l, eae_layer *a, int32_t in_peak, int is_skip)
+/* The weights of a layer's constant inputs, out of all its weights w [n_out][n_taps][n_in]. */
+static void lay_constants(
+    layout *l, eae_constants *m, const eae_layer *a, const int32_t *w, int32_t n_constant)
+{
+    int32_t o, k, i;
+    int16_t *weight = allot(
+        l, (size_t)a->n_taps * (size_t)a->n_out * (size_t)n_constant * sizeof(int16_t));
+    m->bias = allot(l, (size_t)a->n_out * sizeof(int32_t));
+    m->weight = weight;
+    m->offsets = a->offsets;
+    m->base = a->bias;
+    m->n_taps = a->n_taps;
+    m->n_out = a->n_out;
+    if (l->arena == NULL)
+        return;
+    for (k = 0; k < a->n_taps; k++)
+        for (o = 0; o < a->n_out; o++)
+            for (i = a->n_in - n_constant; i < a->n_in; i++)
+                *weight++ = (int16_t)w[(o * a->n_taps + k) * a->n_in + i];
+}
+
+/* Reads offsets, shift, bias (unless skip) and weights; n_taps to n_out are set. What reads the
+ * features gets their net, and keeps the constant ones apart. */
+static void lay_layer(
+    layout *l, eae_layer *a, int32_t in_peak, int is_skip, const eae_net *features,
+    eae_constants *m)
 {
     const int32_t step = l->paired ? 2 : WINDOW_STEP;
-    int32_t n = a->n_taps * a->n_in, o, k, i;
+    const int32_t n_in = a->n_in, n_taps = a->n_taps, n = n_taps * n_in;
+    int32_t o, k, i, first = 0;
     const int32_t *w;
     int16_t *packed;
     size_t n_packed;
-    a->n_window = (n + step - 1) / step * step;
-    n_packed = (size_t)((a->n_out + LANES - 1) / LANES * LANES) * (size_t)a->n_window;
-    a->offsets = take(l, (size_t)a->n_taps);
+    a->offsets = take(l, (size_t)n_taps);
     a->shift = take(l, (size_t)a->n_out);
     a->bias = is_skip ? NULL : take(l, (size_t)a->n_out);
     w = take(l, (size_t)a->n_out * (size_t)n);
-    packed = allot(l, n_packed * sizeof(int16_t));
-    a->weight = packed;
     if (l->bad)
         return;
     if (!all_within(a->offsets, a->n_taps, 0, EAE_MAX_OFFSET) ||
@@ -205,6 +226,21 @@ static void lay_layer(layout *l, eae_layer *a, int32_t in_peak, int is_skip)
         if (sum >= SUM_LIMIT)
             l->bad = 1;
     }
+    if (features != NULL && features->n_constant > 0) {
+        lay_constants(l, m, a, w, features->n_constant);
+        a->bias = m->bias;
+        a->n_in -= features->n_constant;
+        /* of the step at hand past features tell nothing */
+        if (n_taps > 1 && a->offsets[0] == 0 && all_within(features->past, a->n_in, 1, 1)) {
+            first = 1;
+            a->offsets++;
+            a->n_taps--;
+        }
+    }
+    a->n_window = (a->n_taps * a->n_in + step - 1) / step * step;
+    n_packed = (size_t)((a->n_out + LANES - 1) / LANES * LANES) * (size_t)a->n_window;
+    packed = allot(l, n_packed * sizeof(int16_t));
+    a->weight = packed;
     if (l->bad || packed == NULL)
         return;
     a->in_place = a->n_taps > 0 && a->offsets[a->n_taps - 1] - a->offsets[0] == a->n_taps - 1;
@@ -213,8 +249,7 @@ static void lay_layer(layout *l, eae_layer *a, int32_t in_peak, int is_skip)
         for (k = 0; k < a->n_taps; k++)
             for (i = 0; i < a->n_in; i++)
                 packed[place_in(l->paired, a, o, (a->n_taps - 1 - k) * a->n_in + i)] =
-                    (int16_t)w[((size_t)o * (size_t)a->n_taps + (size_t)k) * (size_t)a->n_in +
-                               (size_t)i];
+                    (int16_t)w[(o * n_taps + first + k) * n_in + i];
 }
 
 static int32_t deepest(const eae_layer *a)
@@ -234,6 +269,13 @@ static void lay_net(layout *l, eae_net *net)
     net->past = take(l, (size_t)net->n_inputs);
     if (l->bad)
         return;
+    while (net->n_constant < net->n_inputs - 1 &&
+           net->past[net->n_inputs - 1 - net->n_constant] == 2)
+        net->n_constant++;
+    if (!all_within(net->past, net->n_inputs - net->n_constant, 0, 1)) {
+        l->bad = 1;
+        return;
+    }
     width = net->n_inputs;
     peak = net->feature_peak;
     window = 0;
@@ -250,7 +292,7 @@ static void lay_net(layout *l, eae_net *net)
             l->bad = 1;
             return;
         }
-        lay_layer(l, a, peak, 0);
+        lay_layer(l, a, peak, 0, i == 0 ? net : NULL, &net->met[0]);
         width = a->n_out;
         peak = a->peak;
         if (a->n_window > window)
@@ -268,7 +310,7 @@ static void lay_net(layout *l, eae_net *net)
         l->bad = 1;
         return;
     }
-    lay_layer(l, &net->skip, net->feature_peak, 1);
+    lay_layer(l, &net->skip, net->feature_peak, 1, net, &net->met[1]);
     if (l->n_read != l->n_words)
         l->bad = 1;
     if (l->bad)
@@ -319,6 +361,15 @@ static int16_t *row_of(const eae_level *v)
 void eae_net_reset(eae_net *net)
 {
     int32_t i;
+    for (i = 0; net->n_constant > 0 && i < 2; i++) {
+        eae_constants *m = &net->met[i];
+        if (m->base != NULL)
+            memcpy(m->bias, m->base, (size_t)m->n_out * sizeof(int32_t));
+        else
+            memset(m->bias, 0, (size_t)m->n_out * sizeof(int32_t));
+        m->n_met = 0;
+    }
+    net->step = 0;
     for (i = 0; i <= net->n_layers; i++) {
         eae_level *v = &net->level[i];
         v->at = v->depth;
@@ -377,9 +428,27 @@ static void apply_hidden(const eae_net *net, const eae_layer *a, const eae_level
     squash(y, net->sums, a->bias, a->shift, a->n_out, a->peak);
 }
 
+/* Adds the constants of those taps whose steps are there by now. */
+static void meet_constants(const eae_net *net, eae_constants *m)
+{
+    int32_t o, i;
+    for (; m->n_met < m->n_taps && m->offsets[m->n_met] <= net->step; m->n_met++) {
+        const int16_t *w =
+            m->weight + (size_t)m->n_met * (size_t)m->n_out * (size_t)net->n_constant;
+        for (o = 0; o < m->n_out; o++)
+            for (i = 0; i < net->n_constant; i++)
+                m->bias[o] += (int32_t)*w++ * net->constant[i];
+    }
+}
+
 void eae_net_eval_hidden(eae_net *net)
 {
     int32_t i;
+    if (net->n_constant > 0 && net->step <= net->level[0].depth) {
+        meet_constants(net, &net->met[0]);
+        meet_constants(net, &net->met[1]);
+        net->step++;
+    }
     for (i = 0; i < net->n_layers; i++)
         apply_hidden(net, &net->layer[i], &net->level[i], row_of(&net->level[i + 1]));
 }
@@ -414,11 +483,12 @@ void eae_net_eval_head(eae_net *net, int32_t *out)
     for (o = 0; o < net->n_out; o++) {
         int hs = head->shift[o], ss = net->skip.shift[o];
         int s = hs > ss ? hs : ss;
+        int32_t skip = net->skip_sums[o] + (net->skip.bias != NULL ? net->skip.bias[o] : 0);
         if (s < 0)
             s = 0;
         out[o] = (int32_t)scale_down(
             (int64_t)(net->sums[o] + head->bias[o]) * ((int64_t)1 << (s - hs)) +
-                (int64_t)net->skip_sums[o] * ((int64_t)1 << (s - ss)),
+                (int64_t)skip * ((int64_t)1 << (s - ss)),
             s);
     }
 }

@@ -19,12 +19,21 @@
 typedef struct {
     const int32_t *offsets; /* n_taps of them, ascending */
     const int32_t *shift;
-    const int32_t *bias;   /* NULL: none */
+    const int32_t *bias;   /* NULL: none; with constants, what they have added so far included */
     const int16_t *weight; /* [n_out][n_window], a window runs forward in time; see `paired` */
     int32_t n_taps, n_in, n_out, peak;
     int32_t n_window; /* n_taps * n_in, rounded up: the rest is zeros */
     int32_t in_place; /* the steps that it reads are neighbours: they need not be gathered */
 } eae_layer;
+
+/* What a layer's constant inputs add to its sums: each tap once there is a step so long ago. */
+typedef struct {
+    const int32_t *offsets; /* of all taps, n_taps of them */
+    const int32_t *base;    /* the layer's own bias, NULL: none */
+    const int16_t *weight;  /* [n_taps][n_out][constants] */
+    int32_t *bias;          /* [n_out] */
+    int32_t n_taps, n_out, n_met;
+} eae_constants;
 
 typedef struct {
     int16_t *rows;
@@ -34,7 +43,11 @@ typedef struct {
 typedef struct {
     int32_t n_inputs, feature_peak, n_layers, n_out;
     int32_t paired;                       /* weights lie as [n_window / 2][outputs][2] */
-    const int32_t *past;                  /* n_inputs flags */
+    const int32_t *past;                  /* n_inputs flags; 2: constant, the last ones */
+    int32_t n_constant;                   /* inputs that are the same at every step */
+    const int32_t *constant;              /* their values, which the caller sets */
+    eae_constants met[2];                 /* of the first layer and of the skip */
+    int32_t step;                         /* since the start, up to the deepest offset */
     eae_layer layer[EAE_MAX_LAYERS + 1];  /* the hidden ones, then the head */
     eae_layer skip;
     eae_level level[EAE_MAX_LAYERS + 1];  /* level i is what layer i reads */
@@ -53,9 +66,9 @@ void eae_net_init(eae_net *net, const int32_t *words, size_t n_words, void *aren
 /* Forgets all steps. */
 void eae_net_reset(eae_net *net);
 
-/* The feature row of the step at hand, n_inputs values within +-feature_peak. Before eae_net_eval
- * its side features must be set and its past features 0; between eae_net_eval and eae_net_advance
- * its past features must be set. */
+/* The feature row of the step at hand, values within +-feature_peak of all inputs that are not
+ * constant. Before eae_net_eval its side features must be set and its past features 0; between
+ * eae_net_eval and eae_net_advance its past features must be set. */
 int16_t *eae_net_row(eae_net *net);
 
 /* Evaluates the step at hand: n_out values below 2^29. */

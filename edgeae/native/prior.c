@@ -42,7 +42,7 @@ int eae_prior_fits(const eae_prior *p, const eae_net *net, int has_code)
             return 0;
     }
     for (i = 0; i < p->n_cond; i++) {
-        if (net->past[conds + i] != 0 || p->cond[i] < 0 || p->cond[i] > net->feature_peak)
+        if (net->past[conds + i] != 2 || p->cond[i] < 0 || p->cond[i] > net->feature_peak)
             return 0;
     }
     return 1;
@@ -86,8 +86,6 @@ static void predict(walk *w, const int32_t *code, size_t t, size_t steps)
                 (int64_t)code[at * n + c] - code[before * n + c], p->shift[c],
                 w->net->feature_peak);
     }
-    for (c = 0; c < (size_t)p->n_cond; c++)
-        row[(size_t)(w->net->n_inputs - p->n_cond) + c] = (int16_t)p->cond[c];
     eae_net_eval(w->net, w->out);
 }
 
@@ -189,7 +187,9 @@ static void init_walk(walk *w, const eae_prior *prior, eae_net *net, eae_adapter
     w->net = net;
     w->adapter = prior->adaptive != NULL ? adapter : NULL;
     memset(w->first, 0, sizeof w->first);
-    if (net == NULL)
+    if (net != NULL)
+        net->constant = prior->cond;
+    else
         memcpy(w->out, prior->statics, 2 * (size_t)prior->n_channels * sizeof(int32_t));
 }
 

@@ -282,11 +282,17 @@ class CausalNet:
             feature_peak=number("feature_peak"),
         )
 
-    def words(self) -> npt.NDArray[np.int32]:
-        """Return the net as one row of int32, the form that the C engine reads (`causal.h`)."""
+    def words(self, n_constant: int = 0) -> npt.NDArray[np.int32]:
+        """Return the net as one row of int32, the form that the C engine reads (`causal.h`).
+
+        Args:
+            n_constant: how many of the features, the last, are the same at every step.
+        """
+        past = self.past.astype(np.int32)
+        past[self.n_inputs - n_constant :] = 2
         parts: list[npt.ArrayLike] = [
             (1, self.n_inputs, self.feature_peak, len(self.layers)),
-            self.past,
+            past,
         ]
         for _, layer in self._named_layers(self.layers, self.head):
             parts.append((len(layer.offsets), layer.n_in, layer.n_out, layer.bits))

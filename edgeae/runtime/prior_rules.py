@@ -124,7 +124,7 @@ class PriorRules:
     @cached_property
     def words(self) -> IntArray | None:
         """The net in the form that the C engine reads."""
-        return None if self.net is None else self.net.words()
+        return None if self.net is None else self.net.words(self.n_cond)
 
     @cached_property
     def centers(self) -> IntArray:
