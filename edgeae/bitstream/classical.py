@@ -18,6 +18,7 @@ import numpy.typing as npt
 from edgeae.bitstream.classical_choice import choose_params
 from edgeae.bitstream.classical_kernel import decode_rows, encode_rows
 from edgeae.bitstream.classical_params import INDEX_LIMIT, ChannelParams, Raster
+from edgeae.bitstream.pace import EIGHTH, Marks
 from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import SignalError
 
@@ -60,11 +61,13 @@ def encode_classical_within(
     limit: int | None,
     *,
     image_size: tuple[int, int] | None = None,
+    pace: Marks | None = None,
 ) -> tuple[bytes, IntArray] | None:
     """Code a segment as `encode_classical` does, unless that takes more than ``limit`` bytes.
 
     Gives up as soon as the limit is passed, which saves time where another code is known to need
-    fewer bytes. Without a limit, there is always a result.
+    fewer bytes; of a single channel with a pace, also where its first eighth takes too many, see
+    `edgeae.bitstream.pace`. Without a limit, there is always a result.
     """
     raster = _raster(image_size, x.shape[0])
     if x.size == 0 or int(x.max()) >= INDEX_LIMIT or int(x.min()) <= -INDEX_LIMIT:
@@ -72,7 +75,8 @@ def encode_classical_within(
     rows = np.ascontiguousarray(x.T, dtype=np.int32)
     steps = channel_steps(delta, len(rows))
     if len(rows) == 1:
-        coded = _encode_channel(rows, [], steps, raster, limit)[1]
+        start = None if pace is None or raster.width else (x.shape[0] >> 3, int(pace[EIGHTH]))
+        coded = _encode_channel(rows, [], steps, raster, limit, start)[1]
     else:
         chosen: list[ChannelParams] = []
         done: list[IntArray] = []
@@ -92,11 +96,23 @@ def _encode_channel(
     step: tuple[int, ...],
     raster: Raster,
     limit: int | None,
+    start: tuple[int, int] | None = None,
 ) -> tuple[ChannelParams | None, tuple[bytes, IntArray] | None]:
-    """Choose parameters for one channel [1, T] and code it alone, if within the limit."""
+    """Choose parameters for one channel [1, T] and code it alone, if within the limit.
+
+    Its start, so many steps, must not take more than so many bytes either.
+    """
     best, coded = None, None
     for params in choose_params(row[0], done, step[0], raster, limit):
         near = done[params.reference] if params.reference >= 0 else None
+        if (
+            start is not None
+            and encode_rows(
+                *(np.ascontiguousarray(row[:, : start[0]]), step, raster, (params,)), limit=start[1]
+            )
+            is None
+        ):
+            continue
         found = encode_rows(row, step, raster, (params,), near=near, limit=limit)
         if found is not None:
             best, coded = params, found

@@ -36,6 +36,7 @@ _N_FINALISTS = 2
 _FINAL_CLOSE = 4  # within 1/16
 _CLOSE = 4
 _FAR = 1.15
+_FAR_TRIED = 1.2  # of a few choices
 _FAR_BYTES = 16
 _STRETCH = 2048
 _N_STRETCHES = 4
@@ -102,7 +103,7 @@ def searched(
     at, which differ by a few per cent.
     """
     search = Search(x, references, delta, raster)
-    search.far = math.inf if limit is None else (limit + _FAR_BYTES) * 8 * _FAR * search.share
+    search.wanted = math.inf if limit is None else (limit + _FAR_BYTES) * 8 * search.share
     search.climb(ChannelParams(base=0))
     if len(x) >= SHORT:
         likely = likely_reference(x, references)
@@ -128,12 +129,12 @@ class Search:
         self.parts = _stretches(len(x), raster)
         self.costs: dict[ChannelParams, int] = {}
         self.share = sum(part.stop - part.start for part in self.parts) / len(x)
-        self.far = math.inf
+        self.wanted = math.inf  # bits
 
     @property
     def is_far(self) -> bool:
         """Whether all choices so far take far more than what is wanted."""
-        return min(self.costs.values()) > 16 * self.far
+        return min(self.costs.values()) > 16 * _FAR * self.wanted
 
     def ranked(self) -> list[ChannelParams]:
         """All choices, the cheapest first."""
@@ -225,6 +226,12 @@ class Search:
         if n < SHORT or min(self.costs[params] for params in bases.values()) > 16 * most:
             return
         likely = sorted(bases.values(), key=self.costs.__getitem__)[:2]
+        if self.is_far:
+            self.ask(
+                ChannelParams(root.base, _FILTERS[-1], *root[2:]) for root in (likely[0], bases[0])
+            )
+            if min(self.costs.values()) > 16 * _FAR_TRIED * self.wanted:
+                return
         roots = likely + [bases[partner] for partner in _PARTNERS]
         choices = [ChannelParams(root.base, f, *root[2:]) for root in roots for f in _FILTERS]
         self.ask(choices)

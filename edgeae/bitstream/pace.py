@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["N_MARKS", "Marks", "Paced", "even_pace", "spread"]
+__all__ = ["EIGHTH", "N_MARKS", "Marks", "Paced", "even_pace", "spread"]
 
 N_MARKS = 9
+EIGHTH = 2  # the mark after an eighth of the items
 _SHARES = np.array([1, 2, *range(4, 32, 4)])  # in 32, of the items at each mark
 _ANY = 1 << 62
 _SLACK = 12  # in 200

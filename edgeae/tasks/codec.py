@@ -251,7 +251,9 @@ class FrameCodec(FrameDecoder):
         """The classical mode, in front of the candidates: of equals, it is chosen."""
         for block, candidates in zip(blocks, found, strict=True):
             limit = None if every else self._bytes_to_beat(block, candidates)
-            classical = self._classical(block, limit)
+            leader = None if limit is None else _leader(candidates)
+            pace = None if leader is None or leader.marks is None else to_overtake(leader.marks)
+            classical = self._classical(block, limit, pace)
             if classical is not None:
                 candidates.insert(0, classical)
 
@@ -412,10 +414,12 @@ class FrameCodec(FrameDecoder):
             found[number] = candidates
         return found
 
-    def _classical(self, block: _Block, limit: int | None = None) -> _Candidate | None:
-        """The classical mode, unless it takes more than ``limit`` bytes."""
+    def _classical(
+        self, block: _Block, limit: int | None = None, pace: Marks | None = None
+    ) -> _Candidate | None:
+        """The classical mode, unless it passes ``limit`` bytes or falls behind the pace."""
         rows, size = block.x.reshape(-1, self.header.channels), self.header.image_size
-        coded = encode_classical_within(rows, self.header.deltas, limit, image_size=size)
+        coded = encode_classical_within(rows, self.header.deltas, limit, image_size=size, pace=pace)
         if coded is None:
             return None
         payload, recon = coded
