@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from edgeae.bitstream.frame import Mode
 from edgeae.bitstream.reader import FrameReader
 from edgeae.bitstream.recall import decode_recall, encode_recall
 from edgeae.errors import CorruptError, SignalError
-from edgeae.tasks.codec import FrameCodec
 
 deltas = st.sampled_from([1, 3, 11, 255, 99_999, LIMIT])
 signals = hnp.arrays(
@@ -99,13 +97,3 @@ def test_streams_take_it_where_it_is_smallest(max_error):
     data = edgeae.encode(None, x, frame_length=2000, **promise)
     assert [frame.mode for frame in FrameReader(io.BytesIO(data))] == [Mode.RECALL] * 2
     assert np.abs(edgeae.decode(None, data).astype(int) - x).max() <= (max_error or 0)
-
-
-def test_a_frame_of_images_must_not_say_so():
-    images = np.random.default_rng(0).integers(0, 4, (4, 8, 8), np.uint8)
-    reader = FrameReader(io.BytesIO(edgeae.encode(None, images, lossless=True)))
-    (frame,) = reader
-    codec = FrameCodec(reader.header, None)
-    assert np.array_equal(codec.decode([frame])[0][..., 0], images)
-    with pytest.raises(CorruptError, match="series"):
-        codec.decode([replace(frame, mode=Mode.RECALL)])

@@ -152,6 +152,8 @@ class Search:
         close = self.costs[other] - self.costs[best] < self.costs[best] >> _CLOSE
         if other == best or not close:
             return [best]
+        if self.costs[best] > 16 * self.wanted:
+            return [best, other]  # as it seems neither is wanted: their beginnings will tell
         whole = [slice(0, len(self.x))]
         costs = [self._measured([params], whole)[0] for params in (best, other)]
         return [best if costs[0] <= costs[1] else other]

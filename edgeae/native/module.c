@@ -15,6 +15,7 @@
 #include "classical.h"
 #include "net.h"
 #include "cells.h"
+#include "levels.h"
 #include "pixel.h"
 #include "prior.h"
 #include "recall.h"
@@ -1105,6 +1106,114 @@ static PyObject *py_recall_decode(PyObject *self, PyObject *args)
     return result;
 }
 
+/* ---- the recalling codec for pictures ---- */
+
+/* Pixels of one channel, where n of all channels are whole pictures; else -1, and an error. */
+static Py_ssize_t pixels_of(Py_ssize_t n, int channels, Py_ssize_t width, Py_ssize_t height)
+{
+    if (channels < 1 || width < 1 || height < 1 || width > 65536 || height > 65536 || n < 0 ||
+        n % channels != 0 || n / channels % (width * height) != 0) {
+        out_of_range();
+        return -1;
+    }
+    return n / channels;
+}
+
+/* levels_encode(symbols u8[channels * steps], levels i32[channels * 64], counts i32[channels],
+ * width, height, limit) -> bytes, or None where they would be more than limit, if that is not
+ * negative */
+static PyObject *py_levels_encode(PyObject *self, PyObject *args)
+{
+    Py_buffer symbols, levels, counts;
+    Py_ssize_t width, height, limit, n, steps = -1;
+    PyObject *result = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*y*y*nnn", &symbols, &levels, &counts, &width, &height, &limit))
+        return NULL;
+    n = n_items(&counts, sizeof(int32_t), "counts");
+    if (n > 0 && n <= 65536 &&
+        has_items(&levels, sizeof(int32_t), n * EAE_FEW_LEVELS, "levels"))
+        steps = pixels_of(symbols.len, (int)n, width, height);
+    if (steps >= 0) {
+        const int32_t *count = counts.buf, *level = levels.buf;
+        const uint8_t *symbol = symbols.buf;
+        const size_t cap = 32 * (size_t)symbols.len + 128 * (size_t)n;
+        const size_t most = limit < 0 || (size_t)limit > cap ? cap : (size_t)limit;
+        uint8_t *out = PyMem_RawMalloc(most + EAE_LEVELS_SPARE);
+        void *room = PyMem_RawMalloc(eae_levels_room((size_t)steps));
+        Py_ssize_t c, i;
+        int good = 1;
+        for (c = 0; c < n && good; c++) {
+            const int32_t *own = level + c * EAE_FEW_LEVELS;
+            good = count[c] >= 1 && count[c] <= EAE_FEW_LEVELS;
+            for (i = 0; good && i < count[c]; i++)
+                good = own[i] < 1 << 30 && own[i] > -(1 << 30) && (i == 0 || own[i] > own[i - 1]);
+            for (i = 0; good && i < steps; i++)
+                good = symbol[c * steps + i] < count[c];
+        }
+        if (!good) {
+            out_of_range();
+        } else if (out == NULL || room == NULL) {
+            PyErr_NoMemory();
+        } else {
+            size_t len;
+            Py_BEGIN_ALLOW_THREADS
+            len = eae_levels_encode(
+                symbol, level, count, (size_t)steps, (int)n, (size_t)width, (size_t)height, room,
+                out, most);
+            Py_END_ALLOW_THREADS
+            if (len != EAE_OVERFLOW) {
+                result = take_bytes(out, len);
+                out = NULL;
+            } else {
+                Py_INCREF(Py_None);
+                result = Py_None;
+            }
+        }
+        PyMem_RawFree(out);
+        PyMem_RawFree(room);
+    }
+    PyBuffer_Release(&symbols);
+    PyBuffer_Release(&levels);
+    PyBuffer_Release(&counts);
+    return result;
+}
+
+/* levels_decode(payload, channels, width, height, x i32[channels * steps] out) -> bool: True where
+ * the payload is good and used up */
+static PyObject *py_levels_decode(PyObject *self, PyObject *args)
+{
+    Py_buffer payload, x;
+    int channels;
+    Py_ssize_t width, height, n, steps;
+    PyObject *result = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "y*innw*", &payload, &channels, &width, &height, &x))
+        return NULL;
+    n = n_items(&x, sizeof(int32_t), "x");
+    steps = n < 0 ? -1 : pixels_of(n, channels, width, height);
+    if (steps >= 0) {
+        uint8_t *symbol = PyMem_RawMalloc((size_t)steps + 1);
+        void *room = PyMem_RawMalloc(eae_levels_room((size_t)steps));
+        if (symbol == NULL || room == NULL) {
+            PyErr_NoMemory();
+        } else {
+            int good;
+            Py_BEGIN_ALLOW_THREADS
+            good = eae_levels_decode(
+                payload.buf, (size_t)payload.len, x.buf, symbol, (size_t)steps, channels,
+                (size_t)width, (size_t)height, room);
+            Py_END_ALLOW_THREADS
+            result = PyBool_FromLong(good);
+        }
+        PyMem_RawFree(symbol);
+        PyMem_RawFree(room);
+    }
+    PyBuffer_Release(&payload);
+    PyBuffer_Release(&x);
+    return result;
+}
+
 /* ---- nets ---- */
 
 #define NET_NAME "edgeae.net"
@@ -1281,6 +1390,8 @@ static PyMethodDef methods[] = {
     {"classical_measure", py_classical_measure, METH_VARARGS, "Estimate what choices would take."},
     {"classical_reflect", py_classical_reflect, METH_VARARGS, "Fit a linear predictor."},
     {"classical_decode", py_classical_decode, METH_VARARGS, "Read what classical_encode wrote."},
+    {"levels_encode", py_levels_encode, METH_VARARGS, "Code pictures of few levels."},
+    {"levels_decode", py_levels_decode, METH_VARARGS, "Read what levels_encode wrote."},
     {"recall_encode", py_recall_encode, METH_VARARGS, "Code samples by what came after the same."},
     {"recall_decode", py_recall_decode, METH_VARARGS, "Read what recall_encode wrote."},
     {"net_clones", py_net_clones, METH_NOARGS, "Instruction sets that nets can run on."},

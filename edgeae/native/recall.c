@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "mix.h"
 #include "pace.h"
 #include "range_coder.h"
 #include "shapes.h"
@@ -54,13 +55,6 @@ typedef struct {
 static const uint16_t pace[MOST_SEEN + 1] = {
     50000, 29000, 18724, 14563, 11915, 10082, 8738, 7710, 6898, 6241, 5698, 5242, 4854, 4519, 4228, 3971,
     3744,  3542,  3360,  3196,  3048,  2912,  2788, 2674, 2570, 2473, 2383, 2299, 2221, 2148, 2080};
-
-static inline uint32_t mix(uint32_t a, uint32_t b)
-{
-    uint32_t h = (a * 0x9E3779B1u) ^ ((b + 0x7F4A7C15u) * 0x85EBCA6Bu);
-    h = (h ^ (h >> 15)) * 0xC2B2AE35u;
-    return h ^ (h >> 13);
-}
 
 static inline int top_bit(uint32_t v) /* v > 0 */
 {
@@ -162,7 +156,7 @@ static int code_bit(recall *m, int bit, uint32_t node, int kind, int expected)
     int i, trust, pull;
     mixer *w;
     for (i = 0; i < CONTEXTS; i++) { /* memory is slow: ask for all slots before the first is read */
-        hash[i] = mix(m->context[i], node);
+        hash[i] = eae_mix(m->context[i], node);
         slot[i] = &m->slots[hash[i] & m->slot_mask];
         FETCH(slot[i]);
     }
@@ -232,7 +226,7 @@ static int64_t code_difference(recall *m, int64_t d, int matched, int64_t expect
     for (i = n - 1; i >= 0; i--) {
         const int depth = n - 1 - i, hint = other >> i & 1;
         const int bit = code_bit(
-            m, size >> i & 1, mix(node + (uint32_t)n, path) | 0x80000000u,
+            m, size >> i & 1, eae_mix(node + (uint32_t)n, path) | 0x80000000u,
             16 + 12 * (depth < 3 ? depth : 3) + (i < 11 ? i : 11), matched ? hint : -1);
         matched = matched && bit == hint;
         path = path * 2 + (uint32_t)bit;
@@ -276,15 +270,15 @@ static int code_channel(recall *m, const int32_t *x, int32_t *q, size_t steps, i
             uint32_t *c = m->context, h;
             int64_t found;
             c[0] = 99;
-            c[1] = mix(1, (uint32_t)d[0]);
-            c[2] = mix(c[1], (uint32_t)d[1]);
-            h = mix(mix(c[2], (uint32_t)d[2]), (uint32_t)d[3]);
+            c[1] = eae_mix(1, (uint32_t)d[0]);
+            c[2] = eae_mix(c[1], (uint32_t)d[1]);
+            h = eae_mix(eae_mix(c[2], (uint32_t)d[2]), (uint32_t)d[3]);
             c[3] = h;
-            c[4] = mix(mix(h, (uint32_t)d[4]), (uint32_t)d[5]);
-            c[5] = mix(2, (uint32_t)last);
-            c[6] = mix(mix(c[5], (uint32_t)d[0]), (uint32_t)d[1]);
-            c[7] = mix(mix(3, (uint32_t)size_class(usual >> 4)), (uint32_t)size_class(d[0]));
-            c[8] = mix(mix(4, (uint32_t)size_class(d[0])), (uint32_t)size_class(d[1]));
+            c[4] = eae_mix(eae_mix(h, (uint32_t)d[4]), (uint32_t)d[5]);
+            c[5] = eae_mix(2, (uint32_t)last);
+            c[6] = eae_mix(eae_mix(c[5], (uint32_t)d[0]), (uint32_t)d[1]);
+            c[7] = eae_mix(eae_mix(3, (uint32_t)size_class(usual >> 4)), (uint32_t)size_class(d[0]));
+            c[8] = eae_mix(eae_mix(4, (uint32_t)size_class(d[0])), (uint32_t)size_class(d[1]));
             m->trust_of_match = length < 15 ? length : 15;
             found = code_difference(m, now - last, at > 0, at > 0 ? q[at] - last : 0);
             if (last + found > limit || last + found < -limit || (m->decoder != NULL && m->decoder->bad))
@@ -304,7 +298,7 @@ static int code_channel(recall *m, const int32_t *x, int32_t *q, size_t steps, i
         }
         if (t >= 2) {
             uint32_t *place = &m->places
-                [mix(mix((uint32_t)q[t], (uint32_t)q[t - 1]), (uint32_t)q[t - 2]) >> (32 - m->places_bits)];
+                [eae_mix(eae_mix((uint32_t)q[t], (uint32_t)q[t - 1]), (uint32_t)q[t - 2]) >> (32 - m->places_bits)];
             if (at == 0 && *place > 0) {
                 at = *place;
                 while (length < LONGEST && (size_t)length < at && q[at - 1 - (size_t)length] == q[t - (size_t)length])

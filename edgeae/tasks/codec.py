@@ -28,6 +28,7 @@ from edgeae.bitstream.classical import encode_classical, encode_classical_within
 from edgeae.bitstream.crc import crc16, sample_check
 from edgeae.bitstream.frame import Frame, Mode
 from edgeae.bitstream.header import Promise
+from edgeae.bitstream.levels import encode_levels
 from edgeae.bitstream.pace import N_MARKS, Marks, even_pace, spread
 from edgeae.bitstream.plain import (
     decode_constant,
@@ -224,10 +225,11 @@ class FrameCodec(FrameDecoder):
 
     def _add_recall(self, blocks: list[_Block], found: list[list[_Candidate]]) -> None:
         """The recalling mode, where it may well need fewer bytes than all others."""
-        if self.header.image_size is not None:
-            return
         deltas = np.array(self.header.deltas)
         limits = self._limits(blocks, found, every=False)
+        if self.header.image_size is not None:
+            self._add_levels(blocks, found, limits)
+            return
         for block, candidates, limit in zip(blocks, found, limits, strict=True):
             rows = block.x.reshape(-1, self.header.channels)
             most = block.samples.nbytes if limit is None else limit
@@ -244,6 +246,20 @@ class FrameCodec(FrameDecoder):
                     payload, recon = coded
                     recon = recon.reshape(block.x.shape)
                     candidates.append(_Candidate(mode=Mode.RECALL, payload=payload, recon=recon))
+
+    def _add_levels(
+        self, blocks: list[_Block], found: list[list[_Candidate]], limits: list[int | None]
+    ) -> None:
+        """The recalling mode of images, where these can do with few levels."""
+        size = self.header.image_size
+        assert size is not None
+        for block, candidates, limit in zip(blocks, found, limits, strict=True):
+            rows = block.x.reshape(-1, self.header.channels)
+            coded = encode_levels(rows, self.header.deltas, size, limit)
+            if coded is not None:
+                payload, recon = coded
+                recon = recon.reshape(block.x.shape)
+                candidates.append(_Candidate(mode=Mode.RECALL, payload=payload, recon=recon))
 
     def _add_classical(
         self, blocks: list[_Block], found: list[list[_Candidate]], every: bool

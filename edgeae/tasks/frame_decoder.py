@@ -8,6 +8,7 @@ from edgeae.bitstream.classical import decode_classical
 from edgeae.bitstream.crc import crc16, sample_check
 from edgeae.bitstream.frame import Frame, Mode
 from edgeae.bitstream.header import MAX_STEP, Promise
+from edgeae.bitstream.levels import decode_levels
 from edgeae.bitstream.plain import decode_constant, decode_raw, split_ulps, unpack_exceptions
 from edgeae.bitstream.recall import decode_recall
 from edgeae.bitstream.varint import unpack_varint
@@ -62,12 +63,12 @@ class FrameDecoder(FrameSetup):
         none: list[int | None] = [None] * len(frames)
         channels, deltas, size = self.header.channels, self.header.deltas, self.header.image_size
         if mode in (Mode.CONSTANT, Mode.CLASSICAL, Mode.RECALL):
-            if mode is Mode.RECALL and size is not None:
-                raise CorruptError("a frame of images was coded as if it were a series")
 
             def read(payload: bytes, n: int) -> Indices:
                 if mode is Mode.CONSTANT:
                     return decode_constant(payload, n, channels, deltas if variant else None)
+                if mode is Mode.RECALL and size is not None:
+                    return decode_levels(payload, n, channels, size)
                 if mode is Mode.RECALL:
                     return decode_recall(payload, n, channels, deltas)
                 return decode_classical(payload, n, channels, deltas, image_size=size)
