@@ -191,6 +191,17 @@ def test_imu_from_small_files(tmp_path, monkeypatch):
     assert test.names == ("s04_01_sw", "s04_02_sw")
     assert load_dataset("imu-all", "val").names[:2] == ("s01_02_sp", "s01_02_sw")
     assert np.array_equal(load_dataset("imu-counts", "test").segments[0], counts)
+    motion = load_dataset("motion", "val")
+    assert motion.names[:4] == (
+        "s01_02_sp_acc",
+        "s01_02_sp_gyro",
+        "s01_02_sw_acc",
+        "s01_02_sw_gyro",
+    )
+    assert len(motion.names) == 12
+    assert np.array_equal(motion.segments[2], counts[:, :3])
+    assert np.array_equal(motion.segments[3], counts[:, 3:])
+    assert motion.segments[0].dtype == np.int16
 
 
 def test_splits_of_a_users_own_files(tmp_path):

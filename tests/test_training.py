@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 
@@ -21,7 +22,7 @@ from edgeae.exporting.verify import verify_bundle  # noqa: E402
 from edgeae.models.sample_prior import SamplePriorNet, SamplePriorSpec  # noqa: E402
 from edgeae.quantize import quantize  # noqa: E402
 from edgeae.tasks.codec import FrameCodec  # noqa: E402
-from edgeae.train.phases import SamplePriorPhase, Signal  # noqa: E402
+from edgeae.train.phases import SamplePriorPhase, Signal, turned  # noqa: E402
 from edgeae.train.recipe import SamplePriorRecipe, parse_recipe, with_overrides  # noqa: E402
 from edgeae.train.run import RunFolder, Schedule  # noqa: E402
 from edgeae.train.training import train  # noqa: E402
@@ -281,6 +282,27 @@ def test_every_segment_gives_its_share_of_a_head():
     assert 960 <= sum(lengths) <= 1000
 
 
+def test_a_turn_moves_all_sensors_alike_and_keeps_lengths():
+    """Half are quarters of a turn: exact. The rest is as exact as rounding allows."""
+    generator = torch.Generator().manual_seed(2)
+    sensor = torch.randint(-2000, 2000, (64, 3, 50), generator=generator).float()
+    out = turned(torch.cat([sensor, sensor], 1), generator)
+    assert torch.equal(out[:, :3], out[:, 3:])
+    assert torch.equal(out, torch.round(out))
+    before, after = sensor.norm(dim=1), out[:, :3].norm(dim=1)
+    assert (before - after).abs().max() < 1
+    exact = (after == before).all(1)
+    assert 16 < int(exact.sum()) < 48
+    kept = (out[exact, :3].abs().sort(1).values == sensor[exact].abs().sort(1).values).all()
+    assert bool(kept)
+    assert not torch.equal(out[exact, :3], sensor[exact])
+    segments = (torch.arange(300.0).reshape(3, 100),)
+    still = Signal(segments=segments, spread=torch.ones(3))
+    assert still.crops(4, 100, generator).eq(segments[0]).all()
+    moving = dataclasses.replace(still, turns=True)
+    assert not moving.crops(4, 100, generator).eq(segments[0]).all()
+
+
 @pytest.mark.parametrize("step", [1.0, 21.0])
 def test_what_a_prior_trains_on_keeps_its_bound(step):
     """Half of the crops come with noise, half stand still until they must jump."""
@@ -334,6 +356,7 @@ def short(family, *settings):
             ConfigError,
             "do not divide by the product",
         ),
+        (short("conv1d", "data.turns=true"), "series.npy", ConfigError, "three axes a sensor"),
         (short("conv1d"), "missing.npy", ConfigError, "missing.npy"),
         (short("conv1d"), "short.npy", ConfigError, "a crop needs 250"),
         (short("none"), "flat.npy", SignalError, "constant"),

@@ -247,7 +247,7 @@ def har() -> Suite:
     return Suite(
         name="har",
         title="phone and watch motion, by sensor",
-        source="har",
+        source="motion",
         split="subjects 1 to 3; tested on 4, its recordings one after another",
         groups=tuple(groups),
     )

@@ -40,6 +40,7 @@ _TRUST = 2  # how many times a shorter past counts
 _LEAST = 16  # frequency of a bit
 _MOST = 255  # of what a slot has counted
 _SLOTS_BITS = (10, 22)
+_SPARE = 8  # bytes at the end that may yet be dropped
 _LOOK = 4096  # pixels that tell that there are too many levels
 
 
@@ -168,6 +169,11 @@ class _Answers:
         self._mask = (1 << bits) - 1
         self._slots: dict[int, list[int]] = {}  # tag, how often no, how often yes
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes written so far."""
+        return 0 if self._encoder is None else self._encoder.n_bytes
+
     def code(self, beside: tuple[int, ...], symbol: int) -> int:
         """Code a pixel's symbol; beside: those left, above, left above, right above, two left, two
         above, the number of levels where there is none."""
@@ -213,9 +219,13 @@ class _Answers:
         return yes
 
 
-def _code_pictures(answers: _Answers, row: list[int], none: int, width: int, height: int) -> None:
-    """Code a channel's symbols in place."""
+def _code_pictures(
+    answers: _Answers, row: list[int], none: int, width: int, height: int, most: float = math.inf
+) -> None:
+    """Code a channel's symbols in place; stops where far more than ``most`` bytes are written."""
     for t in range(len(row)):
+        if answers.n_bytes > most + _SPARE:
+            return
         i, j = t // width % height, t % width
         beside = (
             row[t - 1] if j > 0 else none,
@@ -236,15 +246,15 @@ def _encode(
     height: int,
     limit: int | None,
 ) -> bytes | None:
-    encoder = RangeEncoder()
+    encoder, most = RangeEncoder(), math.inf if limit is None else limit
     for row, own, n in zip(symbols.tolist(), levels.tolist(), counts, strict=True):
         encoder.bits(n - 1, 6)
         encoder.golomb(-2 * own[0] - 1 if own[0] < 0 else 2 * own[0], _FIRST_ORDER)
         for k in range(1, n):
             encoder.golomb(own[k] - own[k - 1] - 1, _GAP_ORDER)
-        _code_pictures(_Answers(encoder, n, len(row)), row, n, width, height)
+        _code_pictures(_Answers(encoder, n, len(row)), row, n, width, height, most)
     payload = encoder.finish()
-    return payload if len(payload) <= (math.inf if limit is None else limit) else None
+    return payload if len(payload) <= most else None
 
 
 def _decode(payload: bytes, x: IntArray, width: int, height: int) -> None:

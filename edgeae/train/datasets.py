@@ -156,7 +156,10 @@ def _split_val(parts: Source) -> tuple[dict[str, Array], dict[str, Array]]:
     train: dict[str, Array] = {}
     val: dict[str, Array] = {}
     if parts.val == "record":
-        last = {name[:3] + name[-3:]: name for name in parts.train}  # subject and device
+        last = {}  # of each subject and device: names are subject_recording_device
+        for name in parts.train:
+            subject, _, device = name.split("_", 2)
+            last[subject, device] = name
         for name, segment in parts.train.items():
             (val if name in last.values() else train)[name] = segment
         return train, val

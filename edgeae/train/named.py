@@ -37,7 +37,8 @@ class Source:
     labels: dict[str, Array] = field(default_factory=dict)
     val: str = "time"
     """What of the training part is for validation: "time", the end of each recording; "spread",
-    pieces from all over each; "record", the last of each subject; "piece", the last of each file.
+    pieces from all over each; "record", the last of each subject and device; "piece", the last of
+    each file.
     """
     notes: tuple[str, ...] = ()
     sizes_vary: bool = False  # images of several sizes, one segment each
@@ -112,6 +113,26 @@ def _imu_all() -> Source:
     """Phones and watches in m/s² and rad/s, float32: the same subjects."""
     signals, files = _har("__x")
     return _by_subject(signals, _IMU_META, 103.0, files)
+
+
+_PHONE_LSB = [0.00029910283046774566] * 3 + [7.635590736754239e-05] * 3
+"""The steps in which the phones' samples are stored, the finest that all of them lie on."""
+
+
+def _motion() -> Source:
+    """The same watches and phones, each sensor's three axes by themselves, as int16 counts.
+
+    Phones are stored 16 times as finely as they move beside a watch; here in counts of 16.
+    """
+    signals, files = _har("__x")
+    found = {}
+    for name, x in signals.items():
+        lsb = np.array(_WATCH_LSB if name.endswith("_sw") else _PHONE_LSB) * (
+            1 if name.endswith("_sw") else 16
+        )
+        counts = np.rint(x / lsb).astype(np.int16)
+        found[f"{name}_acc"], found[f"{name}_gyro"] = counts[:, :3], counts[:, 3:]
+    return _by_subject(found, {"names": ["x", "y", "z"], "unit": "counts"}, 103.0, files)
 
 
 def _har(ending: str) -> tuple[dict[str, Array], list[Path]]:
@@ -281,6 +302,7 @@ DATASETS: dict[str, Callable[[], Source]] = {
     "imu": _imu,
     "imu-all": _imu_all,
     "imu-counts": _imu_counts,
+    "motion": _motion,
     "mnist": _mnist,
     "power": _power,
     "ppg": _ppg,

@@ -32,6 +32,7 @@ __all__ = [
     "measure_window_code",
     "quantize_sample_prior",
     "quantize_window_code",
+    "turned",
     "whole_crop",
 ]
 
@@ -47,10 +48,12 @@ class Signal:
     Attributes:
         segments: series [C, T] each, or one tensor of images [N, C, H, W].
         spread: per channel standard deviation, index units.
+        turns: each three channels are axes in space, and crops look at them from random sides.
     """
 
     segments: tuple[Tensor, ...]
     spread: Tensor
+    turns: bool = False
 
     @property
     def is_image(self) -> bool:
@@ -72,7 +75,8 @@ class Signal:
             room = usable[pick].shape[-1] - length
             start = int(torch.randint(room + 1, (1,), generator=generator))
             crops.append(usable[pick][:, start : start + length])
-        return torch.stack(crops)
+        x = torch.stack(crops)
+        return turned(x, generator) if self.turns else x
 
     def head(self, items: int, multiple: int) -> list[Tensor]:
         """Batches of at most ``items`` time steps (or images) in all, whole multiples long.
@@ -91,6 +95,21 @@ class Signal:
                 found.append(segment[None, :, :length])
                 left -= length
         return found
+
+
+def turned(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Crops [B, C, T] of C / 3 sensors, turned in space: half of them by quarters, which is exact.
+
+    All sensors of a crop turn alike, for they sit on one device.
+    """
+    n = len(x)
+    anyhow, _ = torch.linalg.qr(torch.randn(n, 3, 3, generator=generator))
+    order = torch.rand(n, 3, generator=generator).argsort(1)
+    signs = torch.randint(2, (n, 3, 1), generator=generator) * 2.0 - 1
+    quarters = torch.nn.functional.one_hot(order, 3) * signs
+    turn = torch.where(torch.rand(n, 1, 1, generator=generator) < 0.5, quarters, anyhow)
+    sensors = x.reshape(n, -1, 3, x.shape[-1])
+    return torch.round(torch.einsum("bij,bsjt->bsit", turn, sensors)).reshape(x.shape)
 
 
 def whole_crop(crop: int, unit: int) -> int:

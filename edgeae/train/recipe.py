@@ -75,6 +75,8 @@ class DataRecipe:
         test: a file or folder to test on, instead of the last tenth of every recording.
         key: array of a .npz; a pattern such as ``*_x`` takes many, each a recording.
         dtype: of raw samples; channels: of raw samples; rate_hz: where the file does not say it.
+        turns: each three channels are axes in space, and a device may sit anyhow: what is learnt
+            from is turned at random.
     """
 
     source: str = ""
@@ -85,6 +87,7 @@ class DataRecipe:
     dtype: str = ""
     channels: int | None = None
     rate_hz: float | None = None
+    turns: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

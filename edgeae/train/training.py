@@ -45,9 +45,14 @@ def load_training_data(run: RunFolder) -> TrainingData:
     recipe = run.recipe()
     part = read_part(recipe, "train")
     setup = setup_of(run, part)
+    if recipe.data.turns and (setup.kind == "image" or setup.channels % 3):
+        raise ConfigError(
+            f"data.turns is for series of three axes a sensor, found {setup.channels} channel(s) "
+            f"of kind {setup.kind!r}: leave it out"
+        )
     return TrainingData(
         setup=setup,
-        train=signal_of(part, setup),
+        train=dataclasses.replace(signal_of(part, setup), turns=recipe.data.turns),
         validation=_validatable(signal_of(read_part(recipe, "val"), setup), recipe.stride),
     )
 
