@@ -22,6 +22,7 @@ __all__ = ["Tally", "TallyChoice", "likely_tallies"]
 
 _MOST_SYMBOLS = 256
 _FULL = 4096
+_MOST_ONCE = 32  # symbols that are remembered though they came only once
 _COARSE_SLACK = 1.25
 
 
@@ -99,7 +100,13 @@ class Tally:
     def _count(self) -> None:
         self.seen += 1
         if self.seen >= _FULL:
-            self.counts = [(n + 1) // 2 for n in self.counts]
+            least = 2 if self.counts.count(1) > _MOST_ONCE else 1
+            kept = [
+                (symbol, (n + 1) // 2)
+                for symbol, n in zip(self.symbols, self.counts, strict=True)
+                if n >= least
+            ]
+            self.symbols, self.counts = [s for s, _ in kept], [n for _, n in kept]
             self.once //= 2
             self.seen = sum(self.counts)
 

@@ -11,6 +11,7 @@
 
 #define TALLY_SYMBOLS 256
 #define TALLY_FULL 4096
+#define TALLY_ONCE 32
 
 typedef struct {
     int64_t symbol[TALLY_SYMBOLS];
@@ -40,14 +41,20 @@ static inline uint32_t tally_share(uint32_t part, uint32_t all)
 
 static void tally_halve(tally *y)
 {
-    int i;
+    int i, once = 0, kept = 0;
+    for (i = 0; i < y->used; i++)
+        once += y->count[i] == 1;
     y->total = y->seen = 0;
     y->unique = y->unique / 2;
     for (i = 0; i < y->used; i++) {
-        y->count[i] = (y->count[i] + 1) / 2;
-        y->total += 2 * y->count[i] - 1;
-        y->seen += y->count[i];
+        if (y->count[i] == 1 && once > TALLY_ONCE)
+            continue; /* forgotten: most of what is new comes only once */
+        y->symbol[kept] = y->symbol[i];
+        y->count[kept] = (y->count[i] + 1) / 2;
+        y->total += 2 * y->count[kept] - 1;
+        y->seen += y->count[kept++];
     }
+    y->used = kept;
 }
 
 /* Counts the symbol at place i, or a new one where i is negative. */
