@@ -16,7 +16,7 @@ from edgeae.tasks.setup import Indices
 
 __all__ = ["beginning", "close_behind", "to_overtake", "winners"]
 
-_PART = 32
+_PART, _PART_OF_IMAGES = 24, 16
 _LEAST = 256
 _MOST = 4096
 _ROUNDS = 8  # a frame has at least so many beginnings
@@ -36,7 +36,7 @@ def beginning(x: Indices) -> Indices | None:
     if groups == 1:
         n = min(max(length // _PART, _LEAST), _MOST)
         return np.ascontiguousarray(x[:, :n]) if n * _ROUNDS <= length else None
-    n = max(2 * groups // _PART, -(-_LEAST // length))
+    n = max(groups // _PART_OF_IMAGES, -(-_LEAST // length))
     return x[:n] if n * _ROUNDS <= groups else None
 
 
