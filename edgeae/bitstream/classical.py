@@ -105,14 +105,10 @@ def _encode_channel(
     best, coded = None, None
     for params in choose_params(row[0], done, step[0], raster, limit):
         near = done[params.reference] if params.reference >= 0 else None
-        if (
-            start is not None
-            and encode_rows(
-                *(np.ascontiguousarray(row[:, : start[0]]), step, raster, (params,)), limit=start[1]
-            )
-            is None
-        ):
-            continue
+        if start is not None:
+            head = np.ascontiguousarray(row[:, : start[0]])
+            if encode_rows(head, step, raster, (params,), limit=start[1]) is None:
+                continue
         found = encode_rows(row, step, raster, (params,), near=near, limit=limit)
         if found is not None:
             best, coded = params, found

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
+from edgeae.bitstream.recall_model import bits_for, mix
 from edgeae.bitstream.steps import channel_steps
 from edgeae.errors import CorruptError, SignalError
 from edgeae.native import core
@@ -34,12 +35,11 @@ MAX_LEVELS = 64
 _FEW = 16
 _INDEX_LIMIT = 1 << 30
 _INT32_MAX = (1 << 31) - 1
-_MASK = 0xFFFFFFFF
 _FIRST_ORDER, _GAP_ORDER = 6, 4
 _TRUST = 2  # how many times a shorter past counts
 _LEAST = 16  # frequency of a bit
 _MOST = 255  # of what a slot has counted
-_SLOTS_BITS = (10, 22)
+_SLOTS_BITS = 22
 _SPARE = 8  # bytes at the end that may yet be dropped
 _LOOK = 4096  # pixels that tell that there are too many levels
 
@@ -77,6 +77,8 @@ def encode_levels(
     height, width = image_size
     if len(x) % (height * width):
         raise SignalError(f"{len(x)} pixels are not a whole number of {height} x {width} pictures")
+    if limit is not None and limit < 0:
+        return None
     steps = channel_steps(delta, x.shape[1])
     levels = np.zeros((len(steps), MAX_LEVELS), np.int32)
     counts = np.zeros(len(steps), np.int32)
@@ -151,12 +153,6 @@ def _fewest(values: IntArray, bound: int) -> npt.NDArray[np.intp] | None:
     return np.array(begins, np.intp)
 
 
-def _mix(a: int, b: int) -> int:
-    h = (a * 0x9E3779B1 & _MASK) ^ ((b + 0x7F4A7C15 & _MASK) * 0x85EBCA6B & _MASK)
-    h = (h ^ (h >> 15)) * 0xC2B2AE35 & _MASK
-    return h ^ (h >> 13)
-
-
 class _Answers:
     """What was answered beside which neighbours; codes one channel."""
 
@@ -164,9 +160,7 @@ class _Answers:
         self._encoder = coder if isinstance(coder, RangeEncoder) else None
         self._decoder = coder if isinstance(coder, RangeDecoder) else None
         self._n_levels = n_levels
-        lowest, highest = _SLOTS_BITS
-        bits = min(max((8 * n_pixels - 1).bit_length(), lowest), highest)
-        self._mask = (1 << bits) - 1
+        self._mask = (1 << bits_for(8 * n_pixels, _SLOTS_BITS)) - 1
         self._slots: dict[int, list[int]] = {}  # tag, how often no, how often yes
 
     @property
@@ -180,8 +174,8 @@ class _Answers:
         n = self._n_levels
         past = [1]
         for neighbour in beside[:4]:
-            past.append(_mix(past[-1], neighbour))
-        past.append(_mix(_mix(past[-1], beside[4]), beside[5]))
+            past.append(mix(past[-1], neighbour))
+        past.append(mix(mix(past[-1], beside[4]), beside[5]))
         for asked, level in enumerate(self._asked_for(beside[0], beside[1])):
             if asked == n - 1 or self._answer(past, asked, symbol == level):
                 return level
@@ -198,7 +192,7 @@ class _Answers:
     def _answer(self, past: list[int], asked: int, yes: bool) -> bool:
         p, met = 32768, []
         for context in past:
-            h = _mix(context, asked)
+            h = mix(context, asked)
             slot = self._slots.setdefault(h & self._mask, [0, 0, 0])
             if slot[0] != h >> 16:
                 slot[:] = h >> 16, 0, 0

@@ -17,7 +17,7 @@ from edgeae.bitstream.cdf import logistic_shape
 from edgeae.bitstream.range_coder import RangeDecoder, RangeEncoder
 from edgeae.errors import CorruptError
 
-__all__ = ["Recall"]
+__all__ = ["Recall", "bits_for", "mix"]
 
 _MASK = 0xFFFFFFFF
 _CONTEXTS = 9
@@ -41,8 +41,8 @@ class Recall:
 
     def __init__(self, coder: RangeEncoder | RangeDecoder, n_steps: int) -> None:
         self._coder = coder
-        self._slot_mask = (1 << _bits_for(64 * n_steps, 22)) - 1
-        self._place_shift = 32 - _bits_for(2 * n_steps, 20)
+        self._slot_mask = (1 << bits_for(64 * n_steps, 22)) - 1
+        self._place_shift = 32 - bits_for(2 * n_steps, 20)
         self._slots: dict[int, list[int]] = {}  # place: tag, probability, times seen
         self._mixers: dict[int, tuple[list[int], list[int]]] = {}
         self._places: dict[int, int] = {}
@@ -83,14 +83,14 @@ class Recall:
 
     def _set_contexts(self) -> None:
         d = self._d
-        c1 = _mix(1, d[0])
-        c2 = _mix(c1, d[1])
-        c3 = _mix(_mix(c2, d[2]), d[3])
-        c5 = _mix(2, self._q[-1])
+        c1 = mix(1, d[0])
+        c2 = mix(c1, d[1])
+        c3 = mix(mix(c2, d[2]), d[3])
+        c5 = mix(2, self._q[-1])
         one, two = _size_class(d[0]), _size_class(d[1])
         self._contexts = [
-            *(99, c1, c2, c3, _mix(_mix(c3, d[4]), d[5]), c5, _mix(_mix(c5, d[0]), d[1])),
-            *(_mix(_mix(3, _size_class(self._usual >> 4)), one), _mix(_mix(4, one), two)),
+            *(99, c1, c2, c3, mix(mix(c3, d[4]), d[5]), c5, mix(mix(c5, d[0]), d[1])),
+            *(mix(mix(3, _size_class(self._usual >> 4)), one), mix(mix(4, one), two)),
         ]
 
     def _follow(self) -> None:
@@ -103,7 +103,7 @@ class Recall:
             self._at = self._length = 0
         if t < 2:
             return
-        place = _mix(_mix(q[t], q[t - 1]), q[t - 2]) >> self._place_shift
+        place = mix(mix(q[t], q[t - 1]), q[t - 2]) >> self._place_shift
         at = self._places.get(place, 0)
         if not self._at and at:
             length = 0
@@ -138,7 +138,7 @@ class Recall:
         for i in range(n - 1, -1, -1):
             hint = other >> i & 1
             kind = 16 + 12 * min(n - 1 - i, 3) + min(i, 11)
-            place = _mix(node + n, path) | 0x80000000
+            place = mix(node + n, path) | 0x80000000
             digit = self._bit(size >> i & 1, place, kind, hint if matched else None)
             matched = matched and digit == hint
             path = path * 2 + digit
@@ -148,7 +148,7 @@ class Recall:
         """Code one bit; ``expected`` is the match's."""
         slots, inputs, met = [], [], []
         for context in self._contexts:
-            h = _mix(context, node)
+            h = mix(context, node)
             slot = self._slots.get(h & self._slot_mask)
             if slot is None:
                 slot = self._slots[h & self._slot_mask] = [h >> 22, 32768, 0]
@@ -194,12 +194,12 @@ class Recall:
         return bit
 
 
-def _bits_for(n: int, most: int) -> int:
+def bits_for(n: int, most: int) -> int:
     """Bits that number so many places, 10 to ``most``."""
     return min(max((n - 1).bit_length(), 10), most)
 
 
-def _mix(a: int, b: int) -> int:
+def mix(a: int, b: int) -> int:
     """A hash of two numbers, of which only the low 32 bits count."""
     h = (a * 0x9E3779B1 ^ (b + 0x7F4A7C15) * 0x85EBCA6B) & _MASK
     h = (h ^ (h >> 15)) * 0xC2B2AE35 & _MASK

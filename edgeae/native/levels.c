@@ -30,10 +30,7 @@ typedef struct {
 
 static uint32_t n_slots(size_t steps)
 {
-    int bits = 10;
-    while (bits < SLOTS_BITS && ((size_t)1 << bits) < 8 * steps)
-        bits++;
-    return (uint32_t)1 << bits;
+    return (uint32_t)1 << eae_bits_for(8 * steps, SLOTS_BITS);
 }
 
 size_t eae_levels_room(size_t steps)

@@ -88,29 +88,21 @@ static inline int32_t squash(int64_t x)
             eae_shape_logistic[(u >> 4) + 1] * (u & 15)) >> 4;
 }
 
-static int bits_for(size_t n, int most)
-{
-    int bits = 10;
-    while (bits < most && ((size_t)1 << bits) < n)
-        bits++;
-    return bits;
-}
-
 size_t eae_recall_room(size_t steps)
 {
     const size_t many = steps < (size_t)1 << 25 ? steps : (size_t)1 << 25;
-    return sizeof(recall) + ((size_t)4 << bits_for(64 * many, SLOTS_BITS)) +
-           ((size_t)4 << bits_for(2 * many, PLACES_BITS));
+    return sizeof(recall) + ((size_t)4 << eae_bits_for(64 * many, SLOTS_BITS)) +
+           ((size_t)4 << eae_bits_for(2 * many, PLACES_BITS));
 }
 
 static recall *begin(void *room, size_t steps)
 {
     const size_t many = steps < (size_t)1 << 25 ? steps : (size_t)1 << 25;
-    const int bits = bits_for(64 * many, SLOTS_BITS);
+    const int bits = eae_bits_for(64 * many, SLOTS_BITS);
     recall *m = room;
     int p, x = -REACH;
     m->slot_mask = (1u << bits) - 1;
-    m->places_bits = bits_for(2 * many, PLACES_BITS);
+    m->places_bits = eae_bits_for(2 * many, PLACES_BITS);
     m->slots = (uint32_t *)(m + 1);
     m->places = m->slots + ((size_t)1 << bits);
     for (p = 0; p < 4096; p++) {

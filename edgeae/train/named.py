@@ -127,9 +127,7 @@ def _motion() -> Source:
     signals, files = _har("__x")
     found = {}
     for name, x in signals.items():
-        lsb = np.array(_WATCH_LSB if name.endswith("_sw") else _PHONE_LSB) * (
-            1 if name.endswith("_sw") else 16
-        )
+        lsb = np.array(_WATCH_LSB) if name.endswith("_sw") else 16 * np.array(_PHONE_LSB)
         counts = np.rint(x / lsb).astype(np.int16)
         found[f"{name}_acc"], found[f"{name}_gyro"] = counts[:, :3], counts[:, 3:]
     return _by_subject(found, {"names": ["x", "y", "z"], "unit": "counts"}, 103.0, files)
